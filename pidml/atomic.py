@@ -44,7 +44,9 @@ def explained(path: Path) -> Iterator[None]:
                 "free some space (`pidml gc` lists what no kept job needs) or move the store with PIDML_STORE, then rerun",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(f"cannot write {path}: {error.strerror}", "check who owns the store and its mount") from error
+            raise StoreError(
+                f"cannot write {path}: {error.strerror}", "check who owns the store and its mount"
+            ) from error
         raise
 
 

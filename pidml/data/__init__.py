@@ -1,0 +1,1 @@
+"""Track tables in, training, validation and test samples out."""

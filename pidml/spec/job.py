@@ -1,0 +1,78 @@
+"""The job specification itself, and the errors that explain what is wrong with one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pidml.errors import SpecError
+from pidml.spec.base import Section, setting
+from pidml.spec.data_sections import Dataset, Preparation, Producer
+from pidml.spec.model_sections import Evaluation, Export, Model, Training
+
+
+class JobSpec(Section):
+    """A training job: everything that decides what comes out, and nothing else."""
+
+    name: str = setting(
+        "job", "name for people; changes no output", min_length=1, max_length=100, pattern=r"^[\w.+ -]+$"
+    )
+    seed: int = setting(42, "seed of every random choice", ge=0, le=2**31 - 1)
+    dataset: Dataset = Dataset()
+    producer: Producer = Producer()
+    preparation: Preparation = Preparation()
+    model: Model = Model()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+
+
+def parse_job(value: Any, source: str) -> JobSpec:
+    """Make a :class:`JobSpec` of plain data.
+
+    Args:
+        value: a mapping as YAML or JSON gives it.
+        source: where it comes from, for error texts (a file name, "task 17").
+
+    Raises:
+        SpecError: names each key concerned, the value given and what is allowed.
+    """
+    if not isinstance(value, dict):
+        raise SpecError(f"{source}: a job is a mapping of sections, found {type(value).__name__}", "see `pidml spec`")
+    try:
+        return JobSpec.model_validate(value)
+    except ValidationError as error:
+        lines = [explain(problem, JobSpec) for problem in error.errors()]
+        raise SpecError(f"{source}: " + "; ".join(lines), "`pidml spec` lists every key with its range") from error
+
+
+def explain(problem: Any, model: type[BaseModel]) -> str:
+    """Say in one line which key is wrong, what was given and what is allowed, from one pydantic error record."""
+    path = ".".join(str(part) for part in problem["loc"])
+    kind, given = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _siblings(model, problem["loc"]), n=1)
+        return f"unknown key {path!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    text = problem["msg"].removeprefix("Value error, ")
+    text = text[0].lower() + text[1:]
+    if isinstance(given, (dict, list, tuple)) or kind == "missing":
+        return f"{path}: {text}" if path else text
+    return f"{path} = {_shortened(given)}: {text}"
+
+
+def _shortened(value: Any, length: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
+
+
+def _siblings(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names allowed where the unknown key stands."""
+    current: Any = model
+    for part in location[:-1]:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        current = field.annotation
+    return list(getattr(current, "model_fields", {}))

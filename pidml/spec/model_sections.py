@@ -1,0 +1,114 @@
+"""Sections about networks: architecture, training, evaluation and export."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pidml import tracks
+from pidml.spec.base import Counts, Real, Reals, Section, setting
+
+
+class Model(Section):
+    """The network. Settings that an architecture does not use do not change its outputs' identity."""
+
+    architecture: Literal["masked-mlp", "attention"] = setting("attention", "kind of network")
+    heads: Literal["shared", "separate"] = setting("shared", "one network with six outputs, or six networks")
+    dropout: Real = setting(0.1, "probability of dropping an activation in training", ge=0, le=1)
+    hidden: Counts = setting((128, 128, 128), "masked-mlp: widths of the hidden layers", min_length=1, max_length=16)
+    embed_hidden: Counts = setting(
+        (128,), "attention: hidden widths of the feature embedding", min_length=1, max_length=16
+    )
+    d_model: int = setting(32, "attention: width of a token; a multiple of num_heads", ge=1, le=4096)
+    ff_hidden: int = setting(128, "attention: hidden width of an encoder block's feed-forward part", ge=1, le=8192)
+    pool_hidden: Counts = setting(
+        (64,), "attention: hidden widths of the attention pooling", min_length=1, max_length=16
+    )
+    head_hidden: Counts = setting((), "attention: hidden widths between pooling and outputs", max_length=16)
+    num_heads: int = setting(2, "attention: heads per encoder block", ge=1, le=16)
+    num_blocks: int = setting(2, "attention: encoder blocks", ge=1, le=24)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model = {self.d_model} must be a multiple of num_heads = {self.num_heads}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that this architecture reads."""
+        own = {
+            "masked-mlp": {"hidden", "dropout"},
+            "attention": {
+                "embed_hidden",
+                "d_model",
+                "ff_hidden",
+                "pool_hidden",
+                "head_hidden",
+                "num_heads",
+                "num_blocks",
+                "dropout",
+            },
+        }[self.architecture]
+        return self.model_dump(mode="json", include={"architecture", "heads"} | own)
+
+
+class Training(Section):
+    """How networks are trained. Fields marked *where* say where it runs, not what comes out."""
+
+    batch_size: int = setting(512, "tracks per optimiser step", "tracks", ge=1, le=1_048_576)
+    max_epochs: int = setting(40, "passes over the training sample at most", ge=1, le=1000)
+    optimizer: Literal["adamw", "sgd"] = setting("adamw", "optimiser")
+    learning_rate: Real = setting(2e-4, "initial (or, for one-cycle, largest) learning rate", gt=0, le=1)
+    weight_decay: Real = setting(0.01, "decoupled weight decay", ge=0, le=1)
+    schedule: Literal["exponential", "cosine", "one-cycle", "polynomial", "constant"] = setting(
+        "exponential", "course of the learning rate"
+    )
+    gamma: Real = setting(0.9, "exponential: factor per epoch", ge=0, le=1)
+    patience: int = setting(5, "epochs without improvement after which training stops", ge=1, le=1000)
+    min_improvement: Real = setting(
+        0.001, "relative decrease of the validation loss that counts as improvement", ge=0, le=1
+    )
+    gradient_clip: Real = setting(0.0, "largest gradient norm; 0 does not clip", ge=0)
+    undersample: bool = setting(False, "equalise the number of tracks of every missing-detector combination")
+    objective: Literal["binary", "softmax"] = setting(
+        "binary", "one yes-or-no question per species, or one choice among all"
+    )
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = setting("32", "arithmetic of the training")
+    accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where: device to train on")
+    devices: int = setting(1, "where: number of devices", ge=1, le=64)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change what comes out."""
+        return self.model_dump(mode="json", exclude={"accelerator", "devices"})
+
+
+class Evaluation(Section):
+    """How networks are judged."""
+
+    pt_edges: Annotated[Reals, Field(min_length=2)] = setting(
+        (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0),
+        "edges of the transverse-momentum bins",
+        "GeV/c",
+    )
+    nsigma: Real = setting(3.0, "largest |nσ| that the traditional selection accepts", "σ", gt=0, le=10)
+    nsigma_combine_above: Real = setting(
+        tracks.MomentumLimits().tof, "momentum above which nσ combines TPC and TOF", "GeV/c", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        if any(low >= high for low, high in zip(self.pt_edges, self.pt_edges[1:], strict=False)):
+            raise ValueError("pt_edges must increase")
+        return self
+
+
+class Export(Section):
+    """How networks are written for deployment."""
+
+    opset: int = setting(17, "ONNX operator set; O2's onnxruntime lags behind the newest", ge=17, le=23)
+    ir_version: int = setting(9, "ONNX file format version", ge=8, le=13)
+    tolerance: Real = setting(
+        1e-5, "largest difference allowed between the exported and the trained network", gt=0, le=1e-2
+    )
+    check_tracks: int = setting(10_000, "validation tracks on which the export is compared", "tracks", ge=1)
