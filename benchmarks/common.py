@@ -47,7 +47,7 @@ def peak_memory() -> float:
 
 
 def in_fresh_process(script: Path | str, *arguments: str) -> dict[str, Any]:
-    """Run a benchmark script in a new interpreter, so that memory and caches are its own, and return its last JSON line.
+    """Run a benchmark script in a new interpreter (its own memory and caches) and return its last JSON line.
 
     Raises:
         PidmlError: the script failed; its standard error is in the text.
