@@ -175,7 +175,7 @@ def missing_pattern(columns: Mapping[str, Array]) -> NDArray[np.uint8]:
     for names, flag in ((_TOF_COLUMNS, Missing.TOF), (_TRD_COLUMNS, Missing.TRD)):
         there = [name for name in names if name in columns]
         if there:
-            pattern[np.any([np.isnan(columns[name]) for name in there], axis=0)] |= flag
+            pattern[np.any([np.isnan(columns[name]) for name in there], axis=0)] |= np.uint8(flag)
     return pattern
 
 
