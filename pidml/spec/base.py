@@ -15,8 +15,7 @@ class Section(BaseModel):
 
 def setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
     """Declare a field with its description, unit and limits (``ge``, ``gt``, ``le``, ``lt``, ``min_length`` …)."""
-    extra = {"unit": unit} if unit else None
-    return Field(default, description=description, json_schema_extra=extra, **limits)
+    return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None, **limits)
 
 
 def _whole_as_float(value: Any) -> Any:

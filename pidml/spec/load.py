@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from pidml import resources
 from pidml.errors import SpecError, UnknownJob
+from pidml.spec.data_sections import InputFile
 from pidml.spec.job import JobSpec, parse_job
 
 MAX_FILE_BYTES = 10_000_000
@@ -35,7 +37,19 @@ def load_job(name: str) -> JobSpec:
             raise UnknownJob(f"no preset is called {name!r}", _where_jobs_come_from())
     elif not path.is_file():
         raise UnknownJob(f"no job file {name!r} in {Path.cwd()}", _where_jobs_come_from())
-    return parse_job(read_mapping(path), str(name))
+    job = parse_job(read_mapping(path), str(name))
+    return _beside(job, path.parent.absolute())
+
+
+def _beside(job: JobSpec, folder: Path) -> JobSpec:
+    """Relative paths of input files are meant from the job file's folder, wherever the command is run."""
+
+    def absolute(file: InputFile) -> InputFile:
+        relative = not urlsplit(file.path).scheme and not file.path.startswith("/")
+        return file.model_copy(update={"path": str(folder / file.path)}) if relative else file
+
+    files = tuple(absolute(file) for file in job.dataset.files)
+    return job.model_copy(update={"dataset": job.dataset.model_copy(update={"files": files})})
 
 
 def read_mapping(path: Path) -> Any:
@@ -59,13 +73,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key given twice: the first value would be ignored silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        pairs = [(self.construct_object(key, deep=True), value) for key, value in node.value]  # type: ignore[no-untyped-call]
+        pairs = [(self.construct_object(key, deep=True), value) for key, value in node.value]
         _unique_keys(pairs)
         return super().construct_mapping(node, deep)
 
 
 # YAML 1.1 reads 1e-3 as text because it lacks a dot; people write learning rates that way.
-_UniqueKeyLoader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),

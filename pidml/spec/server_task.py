@@ -126,7 +126,7 @@ def check_field(field: DeployedField, value: Any) -> bool | int | float:
         "uint": whole,
         "float64": isinstance(value, (int, float)) and not isinstance(value, bool),
     }[field.type]
-    within = field.type == "bool" or (fits and field.minimum <= value <= field.maximum)  # type: ignore[operator]
+    within = field.type == "bool" or (fits and field.minimum <= value <= field.maximum)
     if not (fits and within):
         shown = repr(value)[:80]
         raise SpecError(

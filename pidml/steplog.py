@@ -1,0 +1,96 @@
+"""One log file per step: everything that the step and its child processes print, also shown on the terminal.
+
+The capture works on file descriptors, so that output of subprocesses and of compiled libraries is in the log too. On a
+terminal the step keeps seeing a terminal (a pseudo-terminal), so progress bars work; the log keeps only the last state
+of a progress line and no control sequences.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+
+
+def plain_line(line: bytes) -> bytes:
+    r"""Return a line as it stood at its end: without control sequences and overwritten parts.
+
+    >>> plain_line(b"\x1b[1m10 %\r20 %\x1b[0m")
+    b'20 %'
+    """
+    parts = _CONTROL.sub(b"", line).rstrip(b"\r").split(b"\r")
+    return parts[-1].rstrip()
+
+
+@contextmanager
+def captured(log: Path) -> Iterator[None]:
+    """Append everything printed in the block, by this process or its children, to ``log``; still show it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved_out, saved_err = os.dup(1), os.dup(2)
+    terminal = os.isatty(saved_err) and os.isatty(saved_out)
+    reading, writing = _terminal_pair(saved_err) if terminal else os.pipe()
+    with log.open("ab") as stream:
+        copier = threading.Thread(target=_copy, args=(reading, saved_out, stream), name="step-log", daemon=True)
+        copier.start()
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        os.close(writing)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved_out, 1)
+            os.dup2(saved_err, 2)
+            # A child that outlives the step may hold the other end: do not wait for it for ever.
+            copier.join(timeout=5)
+            os.close(saved_out)
+            os.close(saved_err)
+
+
+def _terminal_pair(terminal: int) -> tuple[int, int]:
+    reading, writing = os.openpty()
+    tty.setraw(writing)
+    size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, b"\0" * 8)
+    fcntl.ioctl(writing, termios.TIOCSWINSZ, size)
+    return reading, writing
+
+
+def _copy(reading: int, shown: int, log: BinaryIO) -> None:
+    """Copy until every writer has closed; a pseudo-terminal then reports EIO instead of end of file."""
+    rest = b""
+    while True:
+        try:
+            data = os.read(reading, 65536)
+        except OSError:
+            data = b""
+        if not data:
+            break
+        _show(shown, data)
+        *lines, rest = (rest + data).split(b"\n")
+        log.writelines(plain_line(line) + b"\n" for line in lines)
+        log.flush()
+    if rest:
+        log.write(plain_line(rest) + b"\n")
+        log.flush()
+    os.close(reading)
+
+
+def _show(shown: int, data: bytes) -> None:
+    """Write to where output went before; a terminal that was closed meanwhile does not stop the step."""
+    try:
+        os.write(shown, data)
+    except OSError:
+        return

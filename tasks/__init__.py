@@ -1,0 +1,28 @@
+"""The steps of a training job as law tasks: what each needs, makes and costs. The work itself is done by ``pidml``."""
+
+from __future__ import annotations
+
+from tasks.benchmark import Benchmark
+from tasks.download import DownloadAOD
+from tasks.explore import ExploreData
+from tasks.export import ExportModel
+from tasks.fetch_job import FetchJob
+from tasks.prepare import PrepareDataset
+from tasks.produce import ProduceTracks
+from tasks.report import Report
+from tasks.train import Train
+from tasks.upload import ReportStatus, UploadResults
+
+__all__ = [
+    "Benchmark",
+    "DownloadAOD",
+    "ExploreData",
+    "ExportModel",
+    "FetchJob",
+    "PrepareDataset",
+    "ProduceTracks",
+    "Report",
+    "ReportStatus",
+    "Train",
+    "UploadResults",
+]

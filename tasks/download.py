@@ -1,0 +1,80 @@
+"""DownloadAOD: every input file in the store, verified."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import law
+
+from pidml.atomic import write_json
+from pidml.errors import DownloadError
+from pidml.identity import digest
+from pidml.spec.data_sections import InputFile
+from tasks.framework import JobTask, Step
+
+#: Name under which a fetched file lies in its output directory.
+FILE_NAME = "AO2D.root"
+#: Written instead of the file when the job may do without it.
+MISSING_NAME = "missing.json"
+
+
+class DownloadAOD(Step, law.LocalWorkflow):
+    """Fetch one file per branch. Two jobs over the same file share it: its address is the file's own.
+
+    A job that may do without some files (``dataset.require`` below 1) gets an output of its own for each, which may say
+    that the file could not be had; the share obtained is checked when the data are prepared.
+    """
+
+    def create_branch_map(self) -> dict[int, InputFile]:
+        """One branch per file."""
+        return dict(enumerate(self.spec.dataset.files))
+
+    @property
+    def lenient(self) -> bool:
+        """Whether the job may do without some files."""
+        return self.spec.dataset.require != "all"
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the file (a branch) or the list of files (the workflow)."""
+        if self.is_workflow():
+            return {"files": [_identity(file) for file in self.spec.dataset.files], "lenient": self.lenient}
+        return {"file": _identity(self.branch_data)} | ({"lenient": True} if self.lenient else {})
+
+    def make(self, out: Path) -> dict[str, Any]:
+        """Fetch and verify the file; resumes what an earlier attempt left."""
+        from pidml.fetch import FetchOptions, fetch
+
+        options = FetchOptions.from_env(os.environ)
+        partial = self.store.root / type(self).__name__ / ".partial" / digest(_identity(self.branch_data)) / FILE_NAME
+        try:
+            receipt = fetch(self.branch_data, partial, options)
+        except DownloadError as error:
+            if not self.lenient:
+                raise
+            print(f"{self.title}: going on without {self.branch_data.path}: {error}")  # noqa: T201 - step log
+            write_json(out / MISSING_NAME, {"path": self.branch_data.path, "code": error.code, "reason": error.what})
+            return {"obtained": False}
+        partial.rename(out / FILE_NAME)
+        partial.parent.rmdir()
+        return {"obtained": True, "receipt": receipt.as_dict()}
+
+
+def branch_files(task: JobTask, branches: list[int]) -> list[Path]:
+    """Return the files that some branches of DownloadAOD obtained."""
+    found = (DownloadAOD.req(task, branch=branch).directory / FILE_NAME for branch in branches)
+    return [path for path in found if path.is_file()]
+
+
+def _identity(file: InputFile) -> dict[str, Any]:
+    """An LFN or remote address names its content; a local file is known by path, size and time of change."""
+    local = urlsplit(file.path).scheme in ("", "file") and not file.path.startswith("/alice/")
+    if not local:
+        return {"path": file.path}
+    try:
+        status = Path(urlsplit(file.path).path).stat()
+    except OSError:
+        return {"path": file.path}
+    return {"path": file.path, "size": status.st_size, "changed": status.st_mtime_ns}

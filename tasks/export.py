@@ -1,0 +1,29 @@
+"""ExportModel: the deployable bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pidml.species import TARGETS
+from tasks.train import UsesNetworks
+
+
+class ExportModel(UsesNetworks):
+    """Write the networks as ONNX files that O2Physics and Python read, verified by running them."""
+
+    reads = ("export",)
+    uploads = (
+        *((f"{species.name}.onnx", "onnx") for species in TARGETS),
+        *(
+            (name, "log")
+            for name in ("scaling_params.json", "columns_for_training.json", "thresholds.json", "manifest.json")
+        ),
+    )
+
+    def make(self, out: Path) -> dict[str, Any] | None:
+        """Export and verify."""
+        from pidml.export import export_bundle
+
+        summary = export_bundle(self.network_directories, self.prepared, self.spec, out)
+        return {"export": summary.as_dict()}

@@ -1,0 +1,34 @@
+"""What a running task leaves in the folder of a claimed job for the poller and ``pidml status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pidml import provenance
+from pidml.atomic import write_json
+from pidml.errors import PidmlError
+
+
+def note_progress(job_directory: Path | None, step: str, log: Path) -> None:
+    """Record which step runs; a job of one's own keeps no such record."""
+    if job_directory is not None:
+        write_json(job_directory / "progress.json", {"step": step, "since": provenance.now(), "log": str(log)})
+
+
+def note_failure(job_directory: Path | None, step: str, error: BaseException, log: Path | None = None) -> None:
+    """Record why a step failed. A full disk must not hide the error itself, so failing to write is not fatal."""
+    if job_directory is None:
+        return
+    record = {
+        "step": step,
+        "code": error.code if isinstance(error, PidmlError) else "",
+        "what": error.what if isinstance(error, PidmlError) else f"{type(error).__name__}: {error}",
+        "hint": error.hint if isinstance(error, PidmlError) else "",
+        "expected": isinstance(error, PidmlError),
+        "log": str(log) if log else "",
+        "when": provenance.now(),
+    }
+    try:
+        write_json(job_directory / "failure.json", record)
+    except (OSError, PidmlError) as problem:
+        print(f"cannot record the failure: {problem}", flush=True)  # noqa: T201 - goes into the step's log

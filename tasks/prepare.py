@@ -1,0 +1,62 @@
+"""PrepareDataset: training, validation and test samples from track tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.download import branch_files
+from tasks.framework import Step
+from tasks.produce import ProduceTracks
+
+
+class PrepareDataset(Step):
+    """Cut, split, shuffle and scale the tracks; memory is bounded, the arrays can be mapped."""
+
+    reads = ("preparation", "dataset.simulation", "dataset.require", "seed")
+    uploads = (("meta.json", "log"),)
+
+    def upstream(self) -> list[Any]:
+        """All track tables."""
+        return [ProduceTracks.req(self)]
+
+    def make(self, out: Path) -> dict[str, Any]:
+        """Check that enough of the files were had, then prepare."""
+        from pidml.data.prepare import prepare
+        from pidml.fetch.policy import check_share
+
+        files = len(self.spec.dataset.files)
+        obtained = len(branch_files(self, list(range(files))))
+        share = check_share(self.spec.dataset.require, files, obtained)
+        prepare(
+            track_tables(self),
+            out,
+            self.spec.preparation,
+            simulation=self.spec.dataset.simulation,
+            seed=self.spec.seed,
+        )
+        return {"files": share}
+
+
+def track_tables(task: Any) -> list[Path]:
+    """Return the track tables that the branches of ProduceTracks made, in order."""
+    produced = ProduceTracks.req(task)
+    folders = [ProduceTracks.req(task, branch=branch).directory for branch in produced.branch_map]
+    return [path for folder in folders for path in sorted(folder.glob("*.root"))]
+
+
+class UsesPrepared(Step):
+    """A step that reads the prepared data."""
+
+    exclude_index = True
+
+    def upstream(self) -> list[Any]:
+        """The prepared data."""
+        return [PrepareDataset.req(self)]
+
+    @property
+    def prepared(self) -> Any:
+        """The prepared dataset, opened."""
+        from pidml.data.prepared import PreparedDataset
+
+        return PreparedDataset.open(PrepareDataset.req(self).directory)

@@ -1,0 +1,62 @@
+"""ProduceTracks: track tables from AO2D files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import law
+
+from pidml.errors import DownloadError
+from tasks.download import DownloadAOD, branch_files
+from tasks.framework import Step
+
+
+class ProduceTracks(Step, law.LocalWorkflow):
+    """Make one track table per group of files. Files that are track tables already pass through unchanged."""
+
+    reads = ("producer", "dataset.simulation")
+
+    def create_branch_map(self) -> dict[int, list[int]]:
+        """Groups of files: branch → branches of DownloadAOD."""
+        size = self.spec.producer.files_per_group
+        files = list(range(len(self.spec.dataset.files)))
+        return {branch: files[start : start + size] for branch, start in enumerate(range(0, len(files), size))}
+
+    def settings(self) -> dict[str, Any]:
+        """Producer settings; the seed counts only where something is drawn."""
+        drawn = self.spec.producer.subsample_tracks or self.spec.producer.subsample_events
+        return super().settings() | ({"seed": self.spec.seed} if drawn else {})
+
+    def upstream(self) -> list[Any]:
+        """The files of the group; for the workflow, its branches."""
+        if self.is_workflow():
+            return [self.req(self, branch=branch) for branch in self.branch_map]
+        return [DownloadAOD.req(self, branch=branch) for branch in self.branch_data]
+
+    def workflow_requires(self) -> Any:
+        """All files."""
+        return super().workflow_requires() | {"files": DownloadAOD.req(self)}
+
+    def requires(self) -> Any:
+        """The files of this group."""
+        return self.upstream()
+
+    def make(self, out: Path) -> dict[str, Any] | None:
+        """Run the producer that the job names."""
+        from pidml.producer import produce
+
+        inputs = branch_files(self, self.branch_data)
+        if not inputs:
+            raise DownloadError(
+                f"none of the {len(self.branch_data)} files of group {self.branch} could be had",
+                "see the logs of DownloadAOD",
+            )
+        return produce(
+            inputs,
+            out,
+            self.spec.producer,
+            simulation=self.spec.dataset.simulation,
+            seed=self.spec.seed + self.branch,
+            groups=len(self.branch_map),
+        )

@@ -1,0 +1,36 @@
+"""Report: one HTML file that says everything about the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.benchmark import Benchmark
+from tasks.explore import ExploreData
+from tasks.export import ExportModel
+from tasks.prepare import PrepareDataset
+from tasks.train import Train, UsesNetworks
+
+
+class Report(UsesNetworks):
+    """Collect job, data, curves, tables, plots and provenance in one self-contained file."""
+
+    reads = ("name", "dataset.files")
+    uploads = (("report*.html", "log"),)
+
+    def upstream(self) -> list[Any]:
+        """Every step whose output is shown."""
+        return [*super().upstream(), ExploreData.req(self), Benchmark.req(self), ExportModel.req(self)]
+
+    def make(self, out: Path) -> None:
+        """Write ``report.html``."""
+        from pidml.report import write_report
+
+        steps = {
+            "PrepareDataset": PrepareDataset.req(self).directory,
+            "ExploreData": ExploreData.req(self).directory,
+            "Benchmark": Benchmark.req(self).directory,
+            "ExportModel": ExportModel.req(self).directory,
+        }
+        trained = dict(zip((f"Train[{b}]" for b in Train.req(self).branch_map), self.network_directories, strict=True))
+        write_report(out / "report.html", self.spec, {**steps, **trained})

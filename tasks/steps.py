@@ -1,0 +1,40 @@
+"""The steps of a job in the order in which they give feedback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.benchmark import Benchmark
+from tasks.download import DownloadAOD
+from tasks.explore import ExploreData
+from tasks.export import ExportModel
+from tasks.fetch_job import FetchJob
+from tasks.framework import JobTask, Step
+from tasks.prepare import PrepareDataset
+from tasks.produce import ProduceTracks
+from tasks.report import Report
+from tasks.train import Train
+
+STEPS: tuple[type[Step], ...] = (
+    FetchJob,
+    DownloadAOD,
+    ProduceTracks,
+    PrepareDataset,
+    ExploreData,
+    Train,
+    Benchmark,
+    ExportModel,
+    Report,
+)
+BY_NAME: dict[str, type[Step]] = {step.__name__: step for step in STEPS}
+
+
+def branches_of(step: Step) -> list[Step]:
+    """Return the tasks that do a step's work: the branches of a workflow, or the step itself."""
+    branch_map: dict[int, Any] | None = getattr(step, "branch_map", None)
+    return [step] if branch_map is None else [type(step).req(step, branch=branch) for branch in branch_map]
+
+
+def index_of(task: JobTask) -> dict[str, list[str]]:
+    """Return the addresses of a job's outputs: step → digests of its branches; without FetchJob, which holds them."""
+    return {cls.__name__: [part.digest for part in branches_of(cls.req(task))] for cls in STEPS if cls is not FetchJob}

@@ -1,0 +1,69 @@
+"""Train: networks, thresholds and training curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import law
+
+from pidml.species import TARGET_NAMES
+from tasks.prepare import UsesPrepared
+
+
+class Train(UsesPrepared, law.LocalWorkflow):
+    """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
+
+    reads = ("model", "training", "seed")
+    uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
+
+    def create_branch_map(self) -> dict[int, tuple[str, ...]]:
+        """Branch → species that its network identifies."""
+        if self.spec.model.heads == "shared":
+            return {0: TARGET_NAMES}
+        return {branch: (name,) for branch, name in enumerate(TARGET_NAMES)}
+
+    def settings(self) -> dict[str, Any]:
+        """Settings, and the species of a branch."""
+        return super().settings() | ({} if self.is_workflow() else {"species": list(self.branch_data)})
+
+    def upstream(self) -> list[Any]:
+        """The prepared data; for the workflow, its branches."""
+        if self.is_workflow():
+            return [self.req(self, branch=branch) for branch in self.branch_map]
+        return super().upstream()
+
+    def requires(self) -> Any:
+        """The prepared data."""
+        return super().upstream()
+
+    def workflow_requires(self) -> Any:
+        """The prepared data."""
+        return super().workflow_requires() | {"prepared": super().upstream()}
+
+    def make(self, out: Path) -> dict[str, Any] | None:
+        """Train; resumes from the last checkpoint if an earlier attempt was killed."""
+        import shutil
+
+        from pidml.training import train
+
+        work = self.store.work(type(self).__name__, self.digest)
+        summary = train(self.prepared, self.spec, self.branch_data, work, out)
+        shutil.rmtree(work, ignore_errors=True)
+        return {"training": summary.as_dict()}
+
+
+class UsesNetworks(UsesPrepared):
+    """A step that reads the prepared data and the trained networks."""
+
+    exclude_index = True
+
+    def upstream(self) -> list[Any]:
+        """Data and networks."""
+        return [*super().upstream(), Train.req(self)]
+
+    @property
+    def network_directories(self) -> list[Path]:
+        """Output directories of the training branches, in the order of the species."""
+        workflow = Train.req(self)
+        return [Train.req(self, branch=branch).directory for branch in workflow.branch_map]

@@ -1,0 +1,115 @@
+"""UploadResults and ReportStatus: what the server is told, once each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import law
+import luigi
+
+from pidml.atomic import atomic_file, write_json
+from tasks.framework import JobTask, Step
+from tasks.jobstate import note_failure
+from tasks.steps import BY_NAME, STEPS, branches_of
+
+
+class ServerTask(JobTask):
+    """A task that tells the server something; its receipt is its output."""
+
+    exclude_index = True
+
+    #: Before any computation that is ready too: people wait for feedback.
+    priority = 100
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the claimed job."""
+        if self.job_directory is None:
+            raise ValueError(f"{type(self).__name__} needs --job-id")
+        return self.job_directory
+
+    def receipt(self) -> dict[str, Any]:
+        """Tell the server; return what is worth keeping."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Tell the server and keep the receipt."""
+        try:
+            write_json(self.output().path, self.receipt())
+        except BaseException as error:
+            note_failure(self.job_directory, type(self).__name__, error)
+            raise
+
+
+class UploadResults(ServerTask):
+    """Upload the log and the results of one step as soon as it has ended. Each file is sent once."""
+
+    step = luigi.ChoiceParameter(choices=list(BY_NAME), description="the step whose log and results are uploaded")
+
+    def requires(self) -> Any:
+        """The step."""
+        return BY_NAME[self.step].req(self)
+
+    def output(self) -> law.LocalFileTarget:
+        """The receipts of all files of the step."""
+        return law.LocalFileTarget(str(self.folder / "uploaded" / f"{self.step}-{self.requires().digest}.json"))
+
+    def receipt(self) -> dict[str, Any]:
+        """Send what has not been sent."""
+        from pidml.alicetraint import upload_files
+
+        number = 1 + [cls.__name__ for cls in STEPS].index(self.step)
+        log = self.folder / "logs" / f"{number:02d}_{self.step}.log"
+        parts = branches_of(self.requires())
+        join_logs([part.log_file for part in parts], log)
+        files = [(log, log.name, "log"), *(found for part in parts for found in results_of(part, many=len(parts) > 1))]
+        return {"files": upload_files(self.job_id, self.store, files)}
+
+
+class ReportStatus(ServerTask):
+    """Set the task's status on the server once what it stands for is true."""
+
+    status = luigi.ChoiceParameter(choices=["benchmarking", "completed"], description="the status to report")
+
+    def requires(self) -> Any:
+        """Benchmarking: the networks are trained; completed: everything was uploaded."""
+        uploaded = [UploadResults.req(self, step=cls.__name__) for cls in STEPS]
+        if self.status == "completed":
+            return [*uploaded, ReportStatus.req(self, status="benchmarking")]
+        return uploaded[: 1 + [cls.__name__ for cls in STEPS].index("Train")]
+
+    def output(self) -> law.LocalFileTarget:
+        """The receipt."""
+        return law.LocalFileTarget(str(self.folder / "uploaded" / f"status-{self.status}.json"))
+
+    def receipt(self) -> dict[str, Any]:
+        """Report."""
+        from pidml.alicetraint import report_status
+
+        return {"status": self.status, "answer": report_status(self.job_id, self.store, self.status)}
+
+
+def join_logs(logs: list[Path], out: Path) -> None:
+    """Write the logs of a step's branches into one file, each under its name."""
+    with atomic_file(out) as temporary, temporary.open("wb") as stream:
+        for log in logs:
+            if len(logs) > 1:
+                stream.write(f"===== {log.stem}\n".encode())
+            stream.write(log.read_bytes() if log.is_file() else b"(made on another machine: no log here)\n")
+
+
+def results_of(step: Step, many: bool) -> list[tuple[Path, str, str]]:
+    """Return (path, name on the server, kind) of the files of a step that the server's page shows.
+
+    Networks keep the names that the server expects. Other names carry the step, so that none meets another's: the page
+    tells results apart by name only.
+    """
+    found = []
+    prefix = type(step).__name__.lower()
+    branch = f"{getattr(step, 'branch', 0)}_" if many else ""
+    for pattern, kind in step.uploads:
+        for path in sorted(step.directory.glob(pattern)):
+            name = path.name if kind == "onnx" or path.name.startswith(prefix) else f"{prefix}_{branch}{path.name}"
+            found.append((path, name, kind))
+    return found
