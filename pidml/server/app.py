@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pidml.errors import DiskFull
 from pidml.server.grid import Grid
 from pidml.server.limits import BodyLimit
 from pidml.server.machine_api import MachineApi
+from pidml.server.pages import Pages
 from pidml.server.settings import ServerSettings
 from pidml.server.store import ServerStore
 
+MACHINE_PATHS = ("/training-machines/", "/training-tasks/", "/grid/")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -52,9 +57,16 @@ class SecurityHeaders:
         await self.app(scope, receive, answer)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return PlainTextResponse(error.detail, error.status_code, error.headers)
+def _refusal_of(pages: Pages) -> Callable[[Request, Exception], Response]:
+    """Return the handler of refusals: text for machines, a page for people."""
+
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if request.url.path.startswith(MACHINE_PATHS):
+            return PlainTextResponse(error.detail, error.status_code, error.headers)
+        return pages.error_page(request, error)
+
+    return refused
 
 
 async def _disk_full(_: Request, error: Exception) -> Response:
@@ -78,9 +90,11 @@ def create_app(settings: ServerSettings) -> Starlette:
     """
     settings.check()
     store = ServerStore(settings.data_dir)
-    routes = MachineApi(store, settings).routes()
-    if settings.grid_dir is not None:
-        routes += Grid(settings.grid_dir, store.database).routes()
+    grid = Grid(settings.grid_dir, store.database) if settings.grid_dir is not None else None
+    pages = Pages(store, settings, grid)
+    machine_routes = MachineApi(store, settings).routes()
+    grid_routes = grid.routes() if grid else []
+    static = Mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -88,11 +102,11 @@ def create_app(settings: ServerSettings) -> Starlette:
         store.close()
 
     app = Starlette(
-        routes=routes,
+        routes=[*machine_routes, *grid_routes, *pages.routes(), static],
         lifespan=lifespan,
         middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, limit=settings.max_body_bytes)],
         exception_handlers={
-            HTTPException: _refused,
+            HTTPException: _refusal_of(pages),
             DiskFull: _disk_full,
             sqlite3.OperationalError: _database_busy,
         },

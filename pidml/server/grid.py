@@ -60,6 +60,13 @@ class Grid:
             raise HTTPException(404, "there is no such file on this GRID")
         return path, status
 
+    def size_of(self, lfn: str) -> int | None:
+        """Return the size in bytes of a file on this GRID, ``None`` for anything else."""
+        try:
+            return self.find(lfn)[1].st_size
+        except HTTPException:
+            return None
+
     def checksum(self, path: Path, status: os.stat_result) -> str:
         """Return a file's SHA-256, computed once for each path, size and modification time."""
         known = self._known(path, status)

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_SECONDS = 30.0
-MAX_FORM_FIELDS = 200
+MAX_FORM_FIELDS = 2000
 MAX_ID_DIGITS = 18
 BODILESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
