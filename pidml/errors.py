@@ -154,12 +154,26 @@ class ServerError(PidmlError):
     """The AliceTraINT server cannot be reached or answers what the protocol does not allow."""
 
     code = "P800"
+    #: Seconds after which the server asked to come back, if it did.
+    retry_after: float | None = None
 
 
 class ServerRefused(ServerError):
     """The server refuses the machine's key or what was sent; trying again does not help."""
 
     code = "P801"
+
+
+class KeyRefused(ServerRefused):
+    """The server (or a proxy before it) does not accept this machine's key; a person has to act, then it goes on."""
+
+    code = "P802"
+
+
+class AnswerLost(ServerError):
+    """A request may have reached the server, but its answer did not come back whole."""
+
+    code = "P803"
 
 
 class ConfigError(PidmlError):
