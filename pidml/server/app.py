@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from pidml.server.settings import ServerSettings
 from pidml.server.store import ServerStore
 
 MACHINE_PATHS = ("/training-machines/", "/training-tasks/", "/grid/")
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -57,12 +59,27 @@ class SecurityHeaders:
         await self.app(scope, receive, answer)
 
 
+class HostCheck:
+    """Middleware that answers 400 to a ``Host`` header that names no host, before anything makes an address of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        hosts = [value.decode("latin-1") for name, value in scope.get("headers", []) if name == b"host"]
+        if all(_HOST.fullmatch(host) for host in hosts):
+            await self.app(scope, receive, send)
+        else:
+            await PlainTextResponse("the Host header names no host", 400)(scope, receive, send)
+
+
 def _refusal_of(pages: Pages) -> Callable[[Request, Exception], Response]:
     """Return the handler of refusals: text for machines, a page for people."""
 
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if request.url.path.startswith(MACHINE_PATHS):
+        if request.scope["path"].startswith(MACHINE_PATHS):
             return PlainTextResponse(error.detail, error.status_code, error.headers)
         return pages.error_page(request, error)
 
@@ -104,7 +121,11 @@ def create_app(settings: ServerSettings) -> Starlette:
     app = Starlette(
         routes=[*machine_routes, *grid_routes, *pages.routes(), static],
         lifespan=lifespan,
-        middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, limit=settings.max_body_bytes)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(HostCheck),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+        ],
         exception_handlers={
             HTTPException: _refusal_of(pages),
             DiskFull: _disk_full,

@@ -121,8 +121,9 @@ async def _multipart(request: Request) -> _Form:
     parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=10, max_part_size=_FIELD_BYTES)
     try:
         return _Form(await parser.parse())
-    except MultiPartException as error:
-        raise HTTPException(422, f"the multipart form cannot be read: {error.message}") from None
+    except (MultiPartException, ValueError) as error:  # ValueError: text that its charset cannot decode
+        reason = error.message if isinstance(error, MultiPartException) else "a field is not text"
+        raise HTTPException(422, f"the multipart form cannot be read: {reason}") from None
     except ClientDisconnect:
         raise HTTPException(400, "the connection ended before the form did") from None
 

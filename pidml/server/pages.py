@@ -29,6 +29,8 @@ from pidml.species import TARGET_NAMES
 TASKS_PER_PAGE = 100
 GRID_FILES_SHOWN = 500
 REFRESH_SECONDS = 10
+STATUS_ORDER = (*sorted(set(TaskStatus) - {TaskStatus.FAILED}), TaskStatus.FAILED)
+ALWAYS_COUNTED = (TaskStatus.QUEUED, TaskStatus.TRAINING, TaskStatus.COMPLETED, TaskStatus.FAILED)
 FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -89,7 +91,7 @@ class Pages:
             **values,
             form_token=token,
             form_token_field=CSRF_FIELD,
-            path=request.url.path,
+            path=request.scope["path"],
             now=time.time(),
             can_log_out=self.access.needs_login and self.access.is_allowed(request),
         )
@@ -113,9 +115,10 @@ class Pages:
         number = max(1, number)
         counts = await run_in_threadpool(self.store.task_counts)
         tasks = await run_in_threadpool(self.store.tasks, TASKS_PER_PAGE, (number - 1) * TASKS_PER_PAGE)
+        shown = {status: counts[status] for status in STATUS_ORDER if counts[status] or status in ALWAYS_COUNTED}
         last = max(1, -(-sum(counts.values()) // TASKS_PER_PAGE))
         return self.render(
-            request, "tasks.html", tasks=tasks, counts=counts, page=number, last_page=last, refresh=REFRESH_SECONDS
+            request, "tasks.html", tasks=tasks, counts=shown, page=number, last_page=last, refresh=REFRESH_SECONDS
         )
 
     async def to_tasks(self, _: Request) -> Response:
@@ -221,7 +224,7 @@ class Pages:
             machines = await run_in_threadpool(self.store.machines)
             reason = f"{error.what}; {error.hint}"
             return self.render(request, "machines.html", 422, machines=machines, error=reason, name=name)
-        base_url = f"{request.url.scheme}://{request.url.netloc}"
+        base_url = f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}"
         return self.render(request, "machine_key.html", 201, machine=machine, name=name, base_url=base_url)
 
     # Login

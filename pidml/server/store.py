@@ -16,6 +16,7 @@ from pidml.server.records import Machine, NewMachine, StatusChange, Task, task_o
 from pidml.server.results import ResultStore
 
 MAX_NAME_LENGTH = 255
+MAX_DEPTH = 64
 
 _TASKS = """
 SELECT t.id, t.name, t.status, t.machine_id, m.name AS machine_name, t.document, t.queued, t.changed,
@@ -115,9 +116,12 @@ class ServerStore(ResultStore):
         document: dict[str, Any] = {"AODFiles": [dict(file) for file in files], "Configuration": dict(configuration)}
         document |= {key: value for key, value in newer.items() if value is not None}
         try:
-            text = json.dumps(document, allow_nan=False)
+            text = json.dumps(document, allow_nan=False, ensure_ascii=False)
+            text.encode()  # fails for lone surrogates, which could be kept but never sent
         except (TypeError, ValueError, RecursionError) as error:
             raise SpecError(f"task {name!r} cannot be written as JSON: {error}", "use plain JSON values") from error
+        if _depth(document) > MAX_DEPTH:
+            raise SpecError(f"task {name!r} is nested deeper than {MAX_DEPTH} levels", "use a flatter configuration")
         return self._insert_task(name, text, source)
 
     def queue_copy(self, task_id: int, source: str = "program") -> int | None:
@@ -205,6 +209,15 @@ class ServerStore(ResultStore):
 
 
 _RECORD = "INSERT INTO status_changes (task_id, status, moment, source) VALUES (?, ?, ?, ?)"
+
+
+def _depth(value: Any) -> int:
+    """Return how many levels of objects and arrays ``value`` has."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list | tuple)]:
+        depth += 1
+        level = [item for group in level for item in (group.values() if isinstance(group, dict) else group)]
+    return depth
 
 
 def checked_name(text: str, what: str) -> str:
