@@ -1,7 +1,8 @@
 """Prepared data as it lies on disk, read through memory maps.
 
-A prepared dataset is a directory with ``meta.json``, ``scaling.json`` and, per split, a folder of three arrays. Features are
-stored raw (physical units), NaN where missing, with the momentum limits applied; standardisation happens on loading.
+A prepared dataset is a directory with ``meta.json``, ``scaling.json`` and, per split, a folder of three arrays.
+Features are stored raw (physical units), NaN where missing, with the momentum limits applied; standardisation happens
+on loading.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from pidml.errors import CorruptFile
 SPLITS = ("train", "validation", "test")
 #: Columns kept beside the features for selection, binning and baselines, where the input has them.
 AUX_COLUMNS: tuple[str, ...] = (
-    "fP", "fPt", "fEta", "fSign", "fIsPhysicalPrimary", "fTPCSignal", "fTRDPattern", "fTOFSignal", "fBeta",
-) + tuple(f"f{detector}NSigma{hypothesis}" for detector in ("TPC", "TOF") for hypothesis in tracks.HYPOTHESES)  # fmt: skip
+    *("fP", "fPt", "fEta", "fSign", "fIsPhysicalPrimary", "fTPCSignal", "fTRDPattern", "fTOFSignal", "fBeta"),
+    *(f"f{detector}NSigma{hypothesis}" for detector in ("TPC", "TOF") for hypothesis in tracks.HYPOTHESES),
+)
 
 Array = NDArray[np.float32]
 
@@ -44,7 +46,7 @@ class Scaling:
     standardised: tuple[str, ...]
 
     def apply(self, features: Array) -> Array:
-        """Return ``(x − mean) / std`` as a new float32 array of the same shape ``(tracks, features)``; NaN stays NaN."""
+        """Return ``(x − mean) / std`` as a new float32 array of shape ``(tracks, features)``; NaN stays NaN."""
         return (features - self.mean) / self.std
 
     def as_o2(self) -> dict[str, list[list[str | float]]]:
@@ -100,7 +102,7 @@ class PreparedDataset:
 
     Attributes:
         path: its directory.
-        meta: content of ``meta.json``: ``features``, ``aux``, ``simulation``, ``seed``, ``momentum_limits``, ``counts``.
+        meta: content of ``meta.json``: features, aux, simulation, seed, momentum_limits, counts.
     """
 
     path: Path
@@ -139,5 +141,5 @@ class PreparedDataset:
     def split(self, name: str) -> Split:
         """Return the sample called ``name``: train, validation or test."""
         folder = self.path / name
-        load = lambda file: np.load(folder / file, mmap_mode="r")  # noqa: E731
-        return Split(name, load("features.npy"), load("pdg.npy"), load("aux.npy"), tuple(self.meta["aux"]))
+        features, pdg, aux = (np.load(folder / f"{array}.npy", mmap_mode="r") for array in ("features", "pdg", "aux"))
+        return Split(name, features, pdg, aux, tuple(self.meta["aux"]))
