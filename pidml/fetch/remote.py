@@ -23,8 +23,6 @@ _ABSENT = re.compile(r"\[3011\]|[Nn]o such file|[Nn]o such key|NoSuchKey|NoSuchB
 _DENIED = re.compile(
     r"\[30(10|30)\]|[Pp]ermission denied|[Aa]uth failed|AccessDenied|InvalidAccessKey|SignatureDoes|NoCredentials"
 )
-    r"\[30(10|30)\]|[Pp]ermission denied|[Aa]uth failed|AccessDenied|InvalidAccessKey|SignatureDoes|NoCredentials"
-)
 
 
 def transfer(request: Request) -> Transfer:
