@@ -43,7 +43,7 @@ def explained(path: Path) -> Iterator[None]:
                 f"no space left while writing {path}",
                 "free some space (`pidml gc` lists what no kept job needs) or move the store with PIDML_STORE, then rerun",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StoreError(
                 f"cannot write {path}: {error.strerror}", "check who owns the store and its mount"
             ) from error

@@ -15,9 +15,9 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 _CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
@@ -48,16 +48,20 @@ def captured(log: Path) -> Iterator[None]:
         os.dup2(writing, 2)
         os.close(writing)
         try:
-            yield
+            # sys.stdout may have been replaced (a notebook, a test): what Python prints must reach the descriptors.
+            with _text(1) as out, _text(2) as err, redirect_stdout(out), redirect_stderr(err):
+                yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             os.dup2(saved_out, 1)
             os.dup2(saved_err, 2)
             # A child that outlives the step may hold the other end: do not wait for it for ever.
             copier.join(timeout=5)
             os.close(saved_out)
             os.close(saved_err)
+
+
+def _text(descriptor: int) -> TextIO:
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123
 
 
 def _terminal_pair(terminal: int) -> tuple[int, int]:

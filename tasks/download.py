@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +15,7 @@ from pidml.atomic import write_json
 from pidml.errors import DownloadError
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
-from tasks.framework import JobTask, Step
+from tasks.framework import NO_JOB, JobTask, Step
 
 #: Name under which a fetched file lies in its output directory.
 FILE_NAME = "AO2D.root"
@@ -47,7 +49,7 @@ class DownloadAOD(Step, law.LocalWorkflow):
         """Fetch and verify the file; resumes what an earlier attempt left."""
         from pidml.fetch import FetchOptions, fetch
 
-        options = FetchOptions.from_env(os.environ)
+        options = FetchOptions.from_env(os.environ, from_server=self.job_id != NO_JOB)
         partial = self.store.root / type(self).__name__ / ".partial" / digest(_identity(self.branch_data)) / FILE_NAME
         try:
             receipt = fetch(self.branch_data, partial, options)
@@ -58,14 +60,26 @@ class DownloadAOD(Step, law.LocalWorkflow):
             write_json(out / MISSING_NAME, {"path": self.branch_data.path, "code": error.code, "reason": error.what})
             return {"obtained": False}
         partial.rename(out / FILE_NAME)
-        partial.parent.rmdir()
-        return {"obtained": True, "receipt": receipt.as_dict()}
+        shutil.rmtree(partial.parent, ignore_errors=True)
+        return {"obtained": True, "receipt": receipt.as_json()}
 
 
 def branch_files(task: JobTask, branches: list[int]) -> list[Path]:
     """Return the files that some branches of DownloadAOD obtained."""
     found = (DownloadAOD.req(task, branch=branch).directory / FILE_NAME for branch in branches)
     return [path for path in found if path.is_file()]
+
+
+def inputs_obtained(task: JobTask) -> Any:
+    """Return which of the job's files were had, and why the others were not (:class:`pidml.fetch.InputsObtained`)."""
+    from pidml.fetch.policy import InputsObtained
+
+    missing = {}
+    for branch, file in enumerate(task.spec.dataset.files):
+        record = DownloadAOD.req(task, branch=branch).directory / MISSING_NAME
+        if record.is_file():
+            missing[file.path] = json.loads(record.read_text(encoding="utf-8"))["reason"]
+    return InputsObtained(task.spec.dataset.require, len(task.spec.dataset.files), missing)
 
 
 def _identity(file: InputFile) -> dict[str, Any]:

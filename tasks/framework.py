@@ -112,7 +112,7 @@ class Step(JobTask):
 
     def run(self) -> None:
         """Run :meth:`make` with its log captured, and publish what it made with its provenance."""
-        note_progress(self.job_directory, self.title, self.log_file)
+        note_progress(self.job_directory, self.title)
         with steplog.captured(self.log_file):
             started, clock = provenance.now(), time.perf_counter()
             print(f"{started} {self.title} {self.digest} started", flush=True)  # noqa: T201 - the log is the output

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pidml import provenance
+from pidml.alicetraint.jobs import write_progress
 from pidml.atomic import write_json
 from pidml.errors import PidmlError
 
 
-def note_progress(job_directory: Path | None, step: str, log: Path) -> None:
+def note_progress(job_directory: Path | None, step: str) -> None:
     """Record which step runs; a job of one's own keeps no such record."""
     if job_directory is not None:
-        write_json(job_directory / "progress.json", {"step": step, "since": provenance.now(), "log": str(log)})
+        write_progress(job_directory, step, 0.0)
 
 
 def note_failure(job_directory: Path | None, step: str, error: BaseException, log: Path | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.download import branch_files
+from tasks.download import inputs_obtained
 from tasks.framework import Step
 from tasks.produce import ProduceTracks
 
@@ -23,11 +23,11 @@ class PrepareDataset(Step):
     def make(self, out: Path) -> dict[str, Any]:
         """Check that enough of the files were had, then prepare."""
         from pidml.data.prepare import prepare
-        from pidml.fetch.policy import check_share
+        from pidml.errors import InputMissing
 
-        files = len(self.spec.dataset.files)
-        obtained = len(branch_files(self, list(range(files))))
-        share = check_share(self.spec.dataset.require, files, obtained)
+        inputs = inputs_obtained(self)
+        if not inputs.enough:
+            raise InputMissing(inputs.sentence(), "see the logs of DownloadAOD, or lower dataset.require")
         prepare(
             track_tables(self),
             out,
@@ -35,7 +35,7 @@ class PrepareDataset(Step):
             simulation=self.spec.dataset.simulation,
             seed=self.spec.seed,
         )
-        return {"files": share}
+        return {"inputs": inputs.as_json()}
 
 
 def track_tables(task: Any) -> list[Path]:

@@ -44,7 +44,7 @@ class ProduceTracks(Step, law.LocalWorkflow):
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Run the producer that the job names."""
-        from pidml.producer import produce
+        from pidml.producer.dispatch import produce
 
         inputs = branch_files(self, self.branch_data)
         if not inputs:

@@ -56,15 +56,22 @@ class UploadResults(ServerTask):
         return law.LocalFileTarget(str(self.folder / "uploaded" / f"{self.step}-{self.requires().digest}.json"))
 
     def receipt(self) -> dict[str, Any]:
-        """Send what has not been sent."""
-        from pidml.alicetraint import upload_files
+        """Send what has not been sent; what the server cannot take now waits in the job's outbox."""
+        from pidml.alicetraint.client import AliceTraINTClient
+        from pidml.alicetraint.outbox import upload_files
+        from pidml.alicetraint.receipts import Upload
+        from pidml.server.protocol import FileType
+        from pidml.settings import Settings
 
         number = 1 + [cls.__name__ for cls in STEPS].index(self.step)
         log = self.folder / "logs" / f"{number:02d}_{self.step}.log"
         parts = branches_of(self.requires())
         join_logs([part.log_file for part in parts], log)
         files = [(log, log.name, "log"), *(found for part in parts for found in results_of(part, many=len(parts) > 1))]
-        return {"files": upload_files(self.job_id, self.store, files)}
+        uploads = [Upload(path, name, FileType[kind.upper()], self.step) for path, name, kind in files]
+        with AliceTraINTClient.of_settings(Settings.load()) as client:
+            receipts = upload_files(self.folder, client, uploads)
+        return {"files": [{"name": each.name, "key": each.key, "sent": each.sent} for each in receipts]}
 
 
 class ReportStatus(ServerTask):
@@ -84,10 +91,15 @@ class ReportStatus(ServerTask):
         return law.LocalFileTarget(str(self.folder / "uploaded" / f"status-{self.status}.json"))
 
     def receipt(self) -> dict[str, Any]:
-        """Report."""
-        from pidml.alicetraint import report_status
+        """Report, after everything that waits in the outbox."""
+        from pidml.alicetraint.client import AliceTraINTClient
+        from pidml.alicetraint.outbox import report_status
+        from pidml.server.protocol import TaskStatus
+        from pidml.settings import Settings
 
-        return {"status": self.status, "answer": report_status(self.job_id, self.store, self.status)}
+        with AliceTraINTClient.of_settings(Settings.load()) as client:
+            sent = report_status(self.folder, client, TaskStatus[self.status.upper()])
+        return {"status": self.status, "sent": sent}
 
 
 def join_logs(logs: list[Path], out: Path) -> None:

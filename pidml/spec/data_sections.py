@@ -60,9 +60,6 @@ class Dataset(Section):
     require: Literal["all"] | Annotated[Real, Field(gt=0, le=1)] = setting(
         "all", "what must be obtained of the files: all, or a minimum fraction (recorded and shown in the report)"
     )
-    derive: Annotated[
-        tuple[Literal["tpc_nsigma"], ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = setting((), "features derived by a regression trained first")
 
     @model_validator(mode="after")
     def _no_file_twice(self) -> Self:

@@ -1,0 +1,102 @@
+"""Commands about jobs: run, ls, get, spec."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from pidml.cli.results import print_outputs, print_results
+
+if TYPE_CHECKING:
+    from pidml.store import Store
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+    app.command(name="ls")(list_outputs)
+    app.command()(get)
+    app.command()(spec)
+
+
+def run(context: typer.Context, job: str = typer.Argument(help="Preset, or path of a YAML or JSON job file.")) -> None:
+    """Run a whole job (`law run TrainingJob --job JOB`); further options go to law, such as `--print-status -1`."""
+    from pidml.law_command import law_command, law_environment
+    from pidml.spec import load_job
+
+    load_job(job)  # says what is wrong with a job in one line, before law starts
+    store = _store()
+    command = law_command("TrainingJob", ["--job", job, *context.args])
+    code = subprocess.run(command, env=law_environment(store.root), check=False).returncode
+    if code == 0 and not context.args:
+        print_results(store, job)
+    raise typer.Exit(code)
+
+
+def list_outputs(job: str = typer.Argument("", help="Preset, job file or task number; all jobs if left out.")) -> None:
+    """List jobs, or the outputs of a job: step, digest, state, size."""
+    store = _store()
+    if job:
+        print_outputs(store, job)
+        return
+    names = store.jobs()
+    typer.echo("\n".join(names) if names else f"no job has run in {store.root} yet: try `pidml run sandbox`")
+
+
+def get(
+    job: str = typer.Argument(help="Preset, job file or task number."),
+    step: str = typer.Argument(help="Step, for example ExportModel."),
+    out: Path = typer.Option(
+        None, "--out", help="Copy the output to this new folder; without it, its path is printed."
+    ),
+) -> None:
+    """Find (or copy) the output of a step of a job."""
+    from pidml.errors import StoreError, UnknownJob
+
+    store = _store()
+    index = store.read_index(job)
+    if step not in index:
+        raise UnknownJob(f"no step is called {step!r}", f"steps: {', '.join(index)}")
+    folders = [store.output(step, digest) for digest in index[step]]
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise StoreError(f"not made yet: {', '.join(absent)}", f"run it: law run {step} --job {job}")
+    if out is None:
+        typer.echo("\n".join(map(str, folders)))
+        return
+    if out.exists():
+        raise StoreError(f"{out} exists already", "name a folder that does not exist")
+    for folder in folders:
+        shutil.copytree(folder, out if len(folders) == 1 else out / folder.name)
+    typer.echo(out)
+
+
+def spec(
+    schema: bool = typer.Option(False, "--json-schema", help="Print the JSON Schema instead."),
+) -> None:
+    """Print every key of a job with its default, unit, range and meaning."""
+    from pidml.spec import JobSpec
+    from pidml.spec.describe import describe
+
+    if schema:
+        typer.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    for line in describe(JobSpec):
+        unit = f" {line.unit}" if line.unit else ""
+        console.print(f"[bold]{line.key}[/] = {escape(line.default)}{unit}   [cyan]{escape(line.allowed)}[/]")
+        console.print(f"    [dim]{escape(line.meaning)}[/]")
+
+
+def _store() -> Store:
+    from pidml.settings import Settings
+    from pidml.store import Store
+
+    return Store(Settings.load().store)

@@ -1,0 +1,70 @@
+"""Commands about machines: poll, status, serve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(poll)
+    app.command()(status)
+    app.command()(serve)
+
+
+def poll(
+    once: bool = typer.Option(False, "--once", help="Finish what was claimed, run at most one new job, then end."),
+    drain: bool = typer.Option(False, "--drain", help="Run jobs until none is queued, then end."),
+    json_logs: bool = typer.Option(False, "--json-logs", help="Log one JSON object per line."),
+) -> None:
+    """Poll the server for queued jobs and run them; configured by .env or the environment."""
+    from pidml.poller import poll as run_poller
+    from pidml.poller.logs import configure_logging
+    from pidml.settings import Settings
+
+    configure_logging(json_lines=json_logs)
+    raise typer.Exit(run_poller(Settings.load(), once=once, drain=drain))
+
+
+def status() -> None:
+    """Show this machine and its jobs: step, progress, age."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from pidml.poller import status as read_status
+    from pidml.settings import Settings
+
+    found = read_status(Settings.load())
+    console = Console(soft_wrap=True)
+    console.print(found.headline)
+    if not found.jobs:
+        console.print("no job was claimed into this store yet")
+        return
+    table = Table("task", "state", "step", "age", "detail", box=SIMPLE_HEAD, pad_edge=False)
+    for job in found.jobs:
+        table.add_row(str(job.task_id), job.state, job.step, job.age, job.detail)
+    console.print(table)
+
+
+def serve(
+    data_dir: Path = typer.Option(Path("server"), help="Database and uploaded files."),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; others than loopback need PIDML_SERVER_TOKEN."),
+    port: int = typer.Option(8080, help="TCP port; 0 takes a free one."),
+    grid_dir: Path = typer.Option(None, help="Folder served as a GRID below /grid/."),
+) -> None:
+    """Run the embedded AliceTraINT-compatible server with its pages."""
+    from pidml.server.main import serve as run_server
+    from pidml.server.settings import ServerSettings
+
+    settings = ServerSettings(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        grid_dir=grid_dir,
+        admin_token=os.environ.get("PIDML_SERVER_TOKEN"),
+    )
+    run_server(settings, typer.echo)

@@ -1,0 +1,55 @@
+"""What a finished job shows on a terminal: its outputs, metrics per species, and where report and bundle are."""
+
+from __future__ import annotations
+
+import json
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from pidml.species import TARGET_NAMES
+from pidml.store import Store
+
+
+def print_outputs(store: Store, job: str) -> None:
+    """Print the outputs of a job: step, digest, state, size and folder.
+
+    Raises:
+        UnknownJob: no job of that name ran in the store.
+    """
+    table = Table("step", "digest", "state", "size", "folder", box=SIMPLE_HEAD, pad_edge=False)
+    for step, digests in store.read_index(job).items():
+        for digest in digests:
+            folder = store.output(step, digest)
+            there = (folder / "provenance.json").is_file()
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if there else 0
+            state = "[green]complete[/]" if there else "[yellow]absent[/]"
+            table.add_row(step, digest, state, decimal(size) if there else "", str(folder) if there else "")
+    Console(soft_wrap=True).print(table)
+
+
+def print_results(store: Store, job: str) -> None:
+    """Print metrics per species, and where the report and the bundle of a job are, as far as they were made.
+
+    Raises:
+        UnknownJob: no job of that name ran in the store.
+    """
+    index = store.read_index(job)
+    folders = {step: store.output(step, digests[0]) for step, digests in index.items()}
+    console = Console(soft_wrap=True, highlight=False)
+    metrics = folders["Benchmark"] / "metrics.json"
+    if metrics.is_file():
+        console.print(_metrics_table(json.loads(metrics.read_text(encoding="utf-8"))))
+    for label, path in (("report", folders["Report"] / "report.html"), ("bundle", folders["ExportModel"])):
+        console.print(f"{label:9} {path if path.exists() else 'not made'}")
+
+
+def _metrics_table(metrics: dict[str, object]) -> Table:
+    table = Table(
+        "species", "purity", "efficiency", "F1", "AUC", "F1 of nσ", "of the optimum", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for name in TARGET_NAMES:
+        table.add_row(name)
+    return table
