@@ -1,0 +1,185 @@
+"""The benchmark: networks, the traditional selection and the exact optimum on the same test tracks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pidml import species
+from pidml.atomic import atomic_file, write_json
+from pidml.data.prepared import PreparedDataset, Split
+from pidml.errors import CorruptFile, MissingColumn, NoTracks
+from pidml.evaluation import tables
+from pidml.evaluation.nsigma import nsigma_selection
+from pidml.evaluation.optimum import PairedCounts, exact_posterior
+from pidml.evaluation.results import Method, Sample, best_thresholds, count, groups, score_table
+from pidml.plots import benchmark as plots
+from pidml.spec import JobSpec
+
+_log = logging.getLogger(__name__)
+
+
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: JobSpec, out_dir: Path) -> dict[str, Any]:
+    """Judge trained networks on the test sample; write ``metrics.json``, ``metrics.csv`` and plots.
+
+    Args:
+        prepared: labelled data.
+        train_dirs: outputs of Train: one with six outputs, or several with some species each.
+        job: its ``evaluation`` section and ``seed`` are used.
+        out_dir: existing directory to write into.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        MissingColumn: the data have no labels, or no transverse momentum.
+        NoTracks: the test sample is empty.
+        CorruptFile: a training output lacks its thresholds.
+    """
+    from pidml.models import load_classifier
+
+    folders = [Path(folder) for folder in train_dirs]
+    classifier = load_classifier(folders)
+    return judge(prepared, classifier.predict, read_thresholds(folders), job, out_dir)
+
+
+def judge(
+    prepared: PreparedDataset, predict: Predict, thresholds: NDArray[np.float64], job: JobSpec, out_dir: Path
+) -> dict[str, Any]:
+    """Judge any classifier as :func:`run_benchmark` does a trained network; the same files, answer and errors.
+
+    Args:
+        predict: raw features (tracks, features), NaN for missing → certainties (tracks, 6) in [0, 1].
+        thresholds: per target species, shape (6,); a track is accepted when certainty ≥ threshold.
+    """
+    out_dir = Path(out_dir)
+    test = _labelled_test(prepared)
+    edges = job.evaluation.pt_edges
+    sample = Sample.of(test, prepared.features)
+    _log.info("scoring %d test tracks", len(test))
+    methods = [_network(test, predict, thresholds, out_dir)]
+    absent: dict[str, str] = {}
+    for name, make in (("nsigma", _traditional), ("optimum", _optimum)):
+        made = make(prepared, test, job, out_dir)
+        if isinstance(made, Method):
+            methods.append(made)
+        else:
+            absent[name] = made
+    grouped = groups(sample, edges)
+    results = [count(sample, method, edges, grouped) for method in methods]
+    flat = tables.table(results)
+    record = tables.metrics_record(sample, results, flat, absent)
+    record["fraction_of_optimum"] = None
+    if "optimum" not in absent:
+        record["fraction_of_optimum"] = tables.fractions(_paired(sample, methods[0], methods[-1], edges), job.seed)
+    record = tables.plain(record)
+    record["plots"] = plots.draw_all(results, record, out_dir)
+    with atomic_file(out_dir / "metrics.csv") as temporary:
+        flat.to_csv(temporary, index=False, float_format="%.7g")
+    write_json(out_dir / "metrics.json", record)
+    for line in summary_lines(record):
+        _log.info("%s", line)
+    return dict(record)
+
+
+def _labelled_test(prepared: PreparedDataset) -> Split:
+    if not prepared.simulation:
+        raise MissingColumn(
+            f"{prepared.path}: experimental data have no fPdgCode, so purity and efficiency cannot be counted",
+            "benchmark on simulation",
+        )
+    test = prepared.split("test")
+    if not len(test):
+        raise NoTracks(
+            f"{prepared.path}: the test sample is empty", "raise preparation.test_fraction or loosen the cuts"
+        )
+    if "fPt" not in test.aux_names:
+        raise MissingColumn(f"{prepared.path}: fPt is not among the aux columns", "rerun PrepareDataset")
+    return test
+
+
+def _network(test: Split, predict: Predict, thresholds: NDArray[np.float64], scratch: Path) -> Method:
+    scores = score_table(test, lambda rows: predict(np.asarray(test.features[rows])), scratch)
+    return Method("network", "network", "trained network, thresholds of the training output", scores, thresholds)
+
+
+def _traditional(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
+    """Return the traditional selection, or why it cannot be had."""
+    selection = nsigma_selection(prepared, job.evaluation)
+    if selection is None:
+        return "the table has neither nσ columns nor what is needed to calibrate them"
+    scores = score_table(test, lambda rows: -selection.deviations(test, rows), scratch)
+    # Thresholds accept "≥", nσ accepts "<".
+    limit = float(np.nextafter(np.float32(-selection.limit), np.float32(0)))
+    thresholds = np.full(len(species.TARGETS), limit)
+    label = rf"$|n\sigma| < {selection.limit:g}$"
+    return Method("nsigma", label, selection.description, scores, thresholds, probabilistic=False)
+
+
+def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
+    """Return the exact optimum, or why it is not known."""
+    del job
+    exact, why_not = exact_posterior(prepared)
+    if exact is None:
+        return why_not
+    _log.info("computing the exact posterior of validation and test tracks")
+    validation = prepared.split("validation")
+    on_validation = score_table(validation, lambda rows: exact.predict(np.asarray(validation.features[rows])), scratch)
+    scores = score_table(test, lambda rows: exact.predict(np.asarray(test.features[rows])), scratch)
+    text = "exact posterior of the simulation for the networks' inputs, thresholds of best F1 on the validation sample"
+    return Method("optimum", "exact optimum", text, scores, best_thresholds(validation, on_validation))
+
+
+def read_thresholds(train_dirs: Sequence[Path]) -> NDArray[np.float64]:
+    """Return the threshold per target species from the ``thresholds.json`` of training outputs, shape (6,).
+
+    Raises:
+        CorruptFile: a file cannot be read or a species has no threshold.
+    """
+    found: dict[str, float] = {}
+    for folder in train_dirs:
+        path = Path(folder) / "thresholds.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found.update({name: float(value) for name, value in content.items() if name in species.TARGET_NAMES})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CorruptFile(f"{path}: no thresholds: {error}", "remove the directory and rerun Train") from error
+    if lacking := [name for name in species.TARGET_NAMES if name not in found]:
+        raise CorruptFile(f"no threshold for {', '.join(lacking)} in {', '.join(map(str, train_dirs))}", "rerun Train")
+    return np.array([found[name] for name in species.TARGET_NAMES])
+
+
+def _paired(sample: Sample, first: Method, second: Method, edges: Sequence[float]) -> PairedCounts:
+    paired = PairedCounts(edges)
+    for rows in sample.chunks():
+        paired.add(sample.pdg[rows], sample.pt[rows], first.selected(rows), second.selected(rows))
+    return paired
+
+
+def summary_lines(record: dict[str, Any]) -> list[str]:
+    """Return one line of text per species, for logs and terminals, from the content of ``metrics.json``."""
+    lines = []
+    for name in species.TARGET_NAMES:
+        own = record["species"][name]["network"]["all"]["overall"]
+        text = [f"{name:<10}"]
+        text += [f"{key} {_shown(own[key])}" for key in ("f1", "purity", "efficiency", "auc")]
+        for other in ("nsigma", "optimum"):
+            if other in record["methods"]:
+                text.append(f"{other} f1 {_shown(record['species'][name][other]['all']['overall']['f1'])}")
+        if record["fraction_of_optimum"]:
+            text.append(f"fraction of optimum {_shown(record['fraction_of_optimum'][name]['value'])}")
+        lines.append("  ".join(text))
+    return lines
+
+
+def _shown(value: float | None) -> str:
+    return "   –  " if value is None else f"{value:.4f}"

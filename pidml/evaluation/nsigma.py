@@ -1,0 +1,136 @@
+"""The traditional selection: a track is accepted as X if its signals lie within n standard deviations of X's expectation.
+
+Up to ``nsigma_combine_above`` in momentum, and for tracks without TOF, the deviation is |nσ_TPC|; above, for tracks with
+TOF, √(nσ_TPC² + nσ_TOF²). Tracks of the wrong charge sign are rejected. A track may be accepted as several species.
+Deviations are those of the table where it has the ``f…NSigma…`` columns, otherwise they are counted from a response
+calibrated on the labelled training sample (:mod:`pidml.evaluation.response`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pidml import species
+from pidml.data.prepared import PreparedDataset, Split
+from pidml.evaluation.response import HYPOTHESES, Response, calibrate
+from pidml.spec.model_sections import Evaluation
+
+Deviations = NDArray[np.float32]
+_HYPOTHESIS_OF = {particle.name: hypothesis for hypothesis, particle in HYPOTHESES.items()}
+
+
+class _Source(Protocol):
+    """Where nσ comes from."""
+
+    description: str
+
+    def tpc(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        """Return nσ_TPC, shape (tracks,), or None if it cannot be had for this hypothesis."""
+
+    def tof(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        """Return nσ_TOF, NaN for tracks without TOF, or None."""
+
+
+class _TableColumns:
+    """nσ as the table gives it."""
+
+    description = "nσ columns of the track table"
+
+    def tpc(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        return np.asarray(split.column(f"fTPCNSigma{hypothesis}")[rows])
+
+    def tof(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        name = f"fTOFNSigma{hypothesis}"
+        return np.asarray(split.column(name)[rows]) if name in split.aux_names else None
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """nσ from the response of the training sample."""
+
+    response: Response
+    description: str = "response calibrated on the labelled training sample"
+
+    def tpc(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        if hypothesis not in self.response.tpc:
+            return None
+        momentum, signal = split.column("fP")[rows], split.column("fTPCSignal")[rows]
+        return self.response.tpc_nsigma(hypothesis, momentum, signal).astype(np.float32)
+
+    def tof(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
+        if hypothesis not in self.response.tof:
+            return None
+        return self.response.tof_nsigma(hypothesis, split.column("fP")[rows], split.column("fBeta")[rows]).astype(
+            np.float32
+        )
+
+
+@dataclass(frozen=True)
+class NSigmaSelection:
+    """The traditional selection, ready to be applied.
+
+    Attributes:
+        limit: largest deviation accepted.
+        combine_above: momentum (GeV/c) above which TPC and TOF are combined.
+        source: where nσ comes from.
+    """
+
+    limit: float
+    combine_above: float
+    source: _Source
+
+    @property
+    def description(self) -> str:
+        """One sentence for captions."""
+        return (
+            f"|nσ| < {self.limit:g}: TPC alone, combined with TOF above p = {self.combine_above:g} GeV/c where there is "
+            f"TOF; wrong sign rejected; nσ from {self.source.description}"
+        )
+
+    def deviations(self, split: Split, rows: slice) -> Deviations:
+        """Return each track's deviation from each target species, shape (tracks, 6), float32, in standard deviations.
+
+        +inf for the wrong sign, a missing TPC signal, or a species whose response could not be calibrated.
+        """
+        momentum = np.asarray(split.column("fP")[rows])
+        sign = np.asarray(split.column("fSign")[rows])
+        by_hypothesis = {each: self._combined(each, split, rows, momentum) for each in HYPOTHESES}
+        result = np.full((len(momentum), len(species.TARGETS)), np.inf, np.float32)
+        for position, target in enumerate(species.TARGETS):
+            distance = by_hypothesis[_HYPOTHESIS_OF[target.name.removeprefix("anti")]]
+            right = (sign * target.sign > 0) & ~np.isnan(distance)
+            result[right, position] = distance[right]
+        return result
+
+    def _combined(self, hypothesis: str, split: Split, rows: slice, momentum: Deviations) -> Deviations:
+        tpc, tof = self.source.tpc(hypothesis, split, rows), self.source.tof(hypothesis, split, rows)
+        if tpc is None:
+            return np.full(len(momentum), np.inf, np.float32)
+        distance: Deviations = np.abs(tpc)
+        if tof is not None:
+            # −999 is how tables write "no TOF" in nσ columns; readers turn it into NaN, a second look costs nothing.
+            both = (momentum > self.combine_above) & ~np.isnan(tof) & (tof > -900)
+            distance = np.where(both, np.hypot(tpc, np.where(both, tof, 0)), distance)
+        return distance
+
+
+def nsigma_selection(prepared: PreparedDataset, settings: Evaluation) -> NSigmaSelection | None:
+    """Return the traditional selection for a dataset, or None if the dataset lacks what it needs.
+
+    It needs ``fP``, ``fSign`` and either the TPC nσ columns or, on labelled data, ``fTPCSignal``.
+    """
+    names = set(prepared.meta["aux"])
+    if not {"fP", "fSign"} <= names:
+        return None
+    source: _Source
+    if {f"fTPCNSigma{hypothesis}" for hypothesis in HYPOTHESES} <= names:
+        source = _TableColumns()
+    elif prepared.simulation and "fTPCSignal" in names:
+        source = _Calibrated(calibrate(prepared.split("train")))
+    else:
+        return None
+    return NSigmaSelection(settings.nsigma, settings.nsigma_combine_above, source)

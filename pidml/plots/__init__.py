@@ -1,0 +1,1 @@
+"""Figures: one style, one colour per species, no global state of Matplotlib touched."""

@@ -1,0 +1,135 @@
+"""The one place for the looks of figures: style, colours, labels, and how a figure becomes a file.
+
+The base is the ALICE style of mplhep, scaled to figures that are read on a screen or in a note. Figures are made without
+pyplot and inside an ``rc_context``, so neither the backend nor the settings of whoever imports this change.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import mplhep
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pidml.atomic import atomic_file
+from pidml.species import Species
+
+DPI = 150
+#: Okabe and Ito's palette, told apart by readers with any kind of colour vision.
+_BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+_KIND_COLOURS = {"pion": _BLUE, "kaon": _VERMILLION, "proton": _GREEN, "electron": _PURPLE, "muon": _ORANGE}
+OTHER_COLOUR = "#7F7F7F"
+GREY = "#6B6B6B"
+INK = "#1A1A1A"
+SEQUENTIAL = "viridis"
+
+_OURS: dict[str, Any] = {
+    "font.size": 11,
+    "axes.labelsize": 13,
+    "axes.labelpad": 5,
+    "axes.titlesize": 12,
+    "axes.linewidth": 0.9,
+    "axes.edgecolor": INK,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.major.size": 6,
+    "xtick.minor.size": 3,
+    "ytick.major.size": 6,
+    "ytick.minor.size": 3,
+    "legend.fontsize": 10.5,
+    "legend.handlelength": 1.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.subplot.left": 0.125,
+    "figure.subplot.right": 0.97,
+    "figure.subplot.top": 0.91,
+    "figure.subplot.bottom": 0.13,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "axes.unicode_minus": True,
+    "path.simplify": True,
+}
+#: What stands above every efficiency: which tracks it counts.
+DENOMINATOR = "efficiency of reconstructed, selected tracks"
+
+
+def colour(particle: Species) -> str:
+    """Return the colour of a species; an antiparticle has its particle's and is told apart by dashes or open markers."""
+    return _KIND_COLOURS[kind(particle)]
+
+
+def kind(particle: Species) -> str:
+    """Return the species' name regardless of charge: pion, kaon, proton, electron or muon."""
+    name = particle.name.removeprefix("anti")
+    return "electron" if name == "positron" else name
+
+
+def is_opposite(particle: Species) -> bool:
+    """Tell whether a species is drawn as the antiparticle of its kind (negative hadron, positive lepton)."""
+    return particle.pdg < 0
+
+
+def line_style(particle: Species) -> str:
+    """Return the line style of a species: full, or dashed for an antiparticle."""
+    return "--" if is_opposite(particle) else "-"
+
+
+@contextmanager
+def canvas(size: tuple[float, float] = (7.0, 5.0)) -> Iterator[Figure]:
+    """Yield an empty figure of ``size`` inches in this package's style; draw and :func:`save` it inside the block."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({key: value for key, value in mplhep.style.ALICE.items() if key != "figure.figsize"})
+        mpl.rcParams.update(_OURS)
+        figure = Figure(figsize=size)
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def label(axes: Axes, simulation: bool, detail: str = "") -> None:
+    """Write above the axes what the plot shows: its origin on the left, ``detail`` on the right."""
+    origin = "simulation" if simulation else "ALICE data"
+    first = axes.text(0.0, 1.015, "pidml", transform=axes.transAxes, fontsize=12, fontweight="bold", va="bottom")
+    axes.annotate(
+        origin, (1.0, 0.0), xycoords=first, xytext=(5, 0), textcoords="offset points", fontsize=12, va="bottom"
+    )
+    if detail:
+        axes.text(1.0, 1.015, detail, transform=axes.transAxes, fontsize=9.5, ha="right", va="bottom", color=GREY)
+
+
+def save(figure: Figure, path: Path, colours: int = 256) -> None:
+    """Write a figure as a small PNG, the same bytes for the same content.
+
+    Args:
+        path: where to; written atomically.
+        colours: size of the palette; 0 keeps true colours.
+
+    Raises:
+        StoreError: the place is not writable or full.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    image = Image.open(buffer).convert("RGB")
+    if colours:
+        image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="png", optimize=True)
+
+
+def tracks_text(count: int) -> str:
+    """Return a number of tracks for people: ``12,345 tracks``, ``1.25 million tracks``.
+
+    >>> tracks_text(12345), tracks_text(2_500_000)
+    ('12,345 tracks', '2.5 million tracks')
+    """
+    return f"{count / 1e6:.4g} million tracks" if count >= 1_000_000 else f"{count:,} tracks"
