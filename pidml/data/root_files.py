@@ -53,13 +53,16 @@ def open_root(path: Path) -> Iterator[Any]:
         InputMissing, CorruptFile: see :func:`reading`.
     """
     with reading(path):
-        if not path.stat().st_size:
+        size = path.stat().st_size
+        if not size:
             raise CorruptFile(f"{path}: the file is empty", _HINT)
         # Plain reads: pages of a memory map would count as memory of this process, as many as the file has.
         file = uproot.open(
             path, object_cache=None, array_cache=None, handler=uproot.MultithreadedFileSource, num_workers=1
         )
     try:
+        if file.file.fEND > size:
+            raise CorruptFile(f"{path}: truncated: it has {size} bytes and announces {file.file.fEND}", _HINT)
         yield file
     finally:
         file.close()
