@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks import messages
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
 from tasks.explore import ExploreData
@@ -12,6 +13,8 @@ from tasks.produce import ProduceTracks
 from tasks.report import Report
 from tasks.train import Train
 from tasks.upload import ReportStatus, UploadResults
+
+messages.configure()
 
 __all__ = [
     "Benchmark",

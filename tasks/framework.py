@@ -21,6 +21,7 @@ from pidml.spec import JobSpec, load_job
 from pidml.spec.claimed import load_claimed_job
 from pidml.store import Store, index_key
 from tasks.jobstate import note_failure, note_progress
+from tasks.messages import shown_once
 from tasks.targets import OutputDirectory
 
 #: Value of ``job_id`` for a job of one's own; law leaves it out of what it prints.
@@ -143,7 +144,7 @@ class Step(JobTask):
             seed=self.spec.seed,
             started=started,
             seconds=round(seconds, 3),
-            **facts,
+            facts=facts,
         )
 
     def _explain(self, error: BaseException) -> None:
@@ -153,6 +154,7 @@ class Step(JobTask):
         elif not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
         note_failure(self.job_directory, self.title, error, self.log_file)
+        shown_once(error)
 
 
 def _changed(job: str) -> int:

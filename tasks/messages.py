@@ -1,0 +1,30 @@
+"""What luigi's worker says on the terminal: failures in one line, since the step has already explained them."""
+
+from __future__ import annotations
+
+import logging
+
+_MARK = "_pidml_shown"
+
+
+def shown_once(error: BaseException) -> None:
+    """Remember that an error was explained, so that its traceback is not printed again."""
+    setattr(error, _MARK, True)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if getattr(error, _MARK, False):
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def configure() -> None:
+    """Give luigi's logger a handler that prints warnings and errors; done when the tasks are imported."""
+    logger = logging.getLogger("luigi-interface")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.addFilter(_without_traceback)
+        logger.addHandler(handler)
+        logger.setLevel(logging.WARNING)
