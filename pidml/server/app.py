@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pidml.errors import DiskFull
+from pidml.errors import DiskFull, StoreError
 from pidml.server.grid import Grid
 from pidml.server.limits import BodyLimit
 from pidml.server.machine_api import MachineApi
@@ -26,6 +27,7 @@ from pidml.server.settings import ServerSettings
 from pidml.server.store import ServerStore
 
 MACHINE_PATHS = ("/training-machines/", "/training-tasks/", "/grid/")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -86,8 +88,10 @@ def _refusal_of(pages: Pages) -> Callable[[Request, Exception], Response]:
     return refused
 
 
-async def _disk_full(_: Request, error: Exception) -> Response:
-    return PlainTextResponse(f"the server's disk is full: {type(error).__name__}", 507)
+async def _cannot_write(_: Request, error: Exception) -> Response:
+    full = isinstance(error, DiskFull) or getattr(error, "errno", None) in _FULL
+    text = "the server's disk is full" if full else "the server cannot read or write its files"
+    return PlainTextResponse(text, 507 if full else 500)
 
 
 async def _database_busy(_: Request, error: Exception) -> Response:
@@ -128,7 +132,8 @@ def create_app(settings: ServerSettings) -> Starlette:
         ],
         exception_handlers={
             HTTPException: _refusal_of(pages),
-            DiskFull: _disk_full,
+            StoreError: _cannot_write,
+            OSError: _cannot_write,
             sqlite3.OperationalError: _database_busy,
         },
     )

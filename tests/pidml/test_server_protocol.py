@@ -1,10 +1,15 @@
 """The machine protocol over real HTTP, against the real server process."""
 
+import http.client
 import json
 import multiprocessing
 import re
+import resource
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import requests
@@ -15,6 +20,7 @@ from pidml.server.protocol import FileType, TaskStatus, parse_file_type
 from pidml.server.store import ServerStore
 
 LFN = "/alice/sim/2026/LHC26sandbox/0/560001/AOD/001/AO2D.root"
+_PART = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff-+2AA-\r\n--b--\r\n'
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 
@@ -277,6 +283,14 @@ def test_hostile_fields_are_refused(server, machine, task, fields, expected):
         (b"--b\r\nX: " + b"y" * 10_000_000 + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b"),
         (b"--b\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=" + "b" * 5000),
         (b"x", "multipart/form-data; boundary=b; charset=\x00"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
+        (_PART, "multipart/form-data; boundary=b; charset=punycode"),
+        (_PART, "multipart/form-data; boundary=b; charset=undefined"),
+        (_PART, "multipart/form-data; boundary=b; charset=rot13"),
+        (_PART, "multipart/form-data; boundary=b; charset=utf-7"),
         (b"", ""),
     ],
 )
@@ -293,18 +307,25 @@ def test_a_body_that_is_no_upload_is_422(server, machine, task, body, content_ty
 
 
 def test_large_uploads_are_413_and_the_answer_arrives(tmp_path):
-    options = ("--max-upload-bytes", "1000000", "--max-body-bytes", "2000000")
+    options = ("--max-upload-bytes", "1000000", "--max-body-bytes", "20000000")
     with running_server(tmp_path / "small", options=options) as server:
         machine = server.store.register_machine("m")
         server.store.queue_task("t", [{"Path": LFN}], {})
         task = server.fetch(*machine).json()["ID"]
         assert server.upload(task, machine.secret, "a.log", bytes(1_000_000)).status_code == 201
         assert server.upload(task, machine.secret, "b.log", bytes(1_000_001)).status_code == 413
-        assert server.upload(task, machine.secret, "c.log", bytes(3_500_000)).status_code == 413
-        assert server.upload(task, "wrong", "d.log", bytes(1_900_000)).status_code == 401
+        assert server.upload(task, machine.secret, "c.log", bytes(39_000_000)).status_code == 413
+        assert server.upload(task, "wrong", "d.log", bytes(19_000_000)).status_code == 401
+        for secret, size, expected in (("wrong", 19_000_000, 401), (machine.secret, 39_000_000, 413)):
+            # This client sends all before it listens: an early answer followed by a closed connection would break it.
+            with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)) as plain:
+                plain.request(
+                    "POST", f"/training-tasks/{task}/status", bytes(size), {"Secret-Id": secret, "Connection": "close"}
+                )
+                assert plain.getresponse().status == expected
         url = f"{server.url}/training-tasks/{task}/status"
         chunked = requests.post(
-            url, data=(b"x" * 100_000 for _ in range(30)), headers={"Secret-Id": machine.secret}, timeout=60
+            url, data=(b"x" * 100_000 for _ in range(300)), headers={"Secret-Id": machine.secret}, timeout=60
         )
         assert chunked.status_code == 413
         assert [result.file_name for result in server.store.results(task)] == ["a.log"]
@@ -379,6 +400,32 @@ def test_a_killed_server_remembers_what_it_told(tmp_path):
             assert server.fetch(*machine).status_code == 404
         finally:
             assert stop_server(process) == 0
+
+
+def test_a_full_disk_is_507_and_leaves_nothing(tmp_path):
+    with running_server(tmp_path) as server:
+        machine = server.store.register_machine("m")
+        server.store.queue_task("t", [{"Path": LFN}], {})
+        task = server.fetch(*machine).json()["ID"]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))  # no file may grow larger
+        answer = server.upload(task, machine.secret, "large.log", bytes(5_000_000))
+        assert (answer.status_code, answer.text) == (507, "the server's disk is full")
+        assert list(server.store.file_dir.rglob("*")) == []
+        assert server.upload(task, machine.secret, "small.log", bytes(1000)).status_code == 201
+        assert [result.file_name for result in server.store.results(task)] == ["small.log"]
+
+
+def test_one_server_for_each_directory_and_port(tmp_path):
+    with running_server(tmp_path / "a") as server:
+        port = server.url.rsplit(":", 1)[1]
+        for data_dir, port_asked, reason in ((tmp_path / "a", "0", "another server"), (tmp_path / "b", port, "in use")):
+            command = [sys.executable, "-m", "pidml.server", "--data-dir", str(data_dir), "--port", port_asked]
+            second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert second.returncode == 1
+            assert reason in second.stderr
+            assert "Traceback" not in second.stderr
+        machine = server.store.register_machine("m")
+        assert server.fetch(*machine).status_code == 404
 
 
 def test_the_address_is_in_server_json_while_it_runs(tmp_path):
