@@ -1,0 +1,366 @@
+"""The poller: claim, write down, run, report; one job at a time, for ever or until the queue is empty."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pidml.alicetraint.client import AliceTraINTClient
+from pidml.alicetraint.jobs import JobDirectory, State, all_jobs, bind_server
+from pidml.alicetraint.transport import Retry
+from pidml.errors import (
+    AnswerLost,
+    ConfigError,
+    DiskFull,
+    PathRefused,
+    PidmlError,
+    ServerError,
+    ServerRefused,
+    SpecError,
+    StoreError,
+)
+from pidml.poller.claiming import Claims
+from pidml.poller.disk import can_never_fit, check_room, needed_bytes
+from pidml.poller.failure import failure_log, report_end, write_failure_log
+from pidml.poller.lock import only_poller
+from pidml.poller.process import end_leftovers
+from pidml.poller.run import Command, Supervision, law_command
+from pidml.poller.signals import Signals
+from pidml.poller.surroundings import Complaints, Counts, publish
+from pidml.poller.verdict import Reason, Verdict, after_retry, due_in
+from pidml.settings import Settings
+from pidml.spec import job_of_task
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_BACKOFF = 300.0
+_FAILURES_BEFORE_PAUSE = 3
+_LONGEST_FAILURE_PAUSE = 3600.0
+
+
+def poll(
+    settings: Settings,
+    *,
+    once: bool = False,
+    drain: bool = False,
+    command: Command = law_command,
+    reload: Callable[[], Settings] | None = None,
+) -> Counts:
+    """Finish what was claimed, then claim and run tasks; in the main thread, because it handles signals.
+
+    Args:
+        settings: the machine's settings.
+        once: finish what was claimed, ask for one task, run it, and return.
+        drain: the same until no task is queued.
+        command: builds a job's command line.
+        reload: reads the settings anew on SIGHUP.
+
+    Returns:
+        counts of what was done; ``unsent`` jobs are finished, but the server does not know it yet.
+
+    Raises:
+        ConfigError: settings are missing, another poller works on the store, or the store is another machine's.
+        StoreError: the store cannot be used.
+        ServerError: with ``once`` or ``drain``, the server could not be asked.
+    """
+    settings.server_address()
+    with only_poller(settings.store), Signals() as signals:
+        poller = Poller(settings, signals, command, reload)
+        try:
+            return poller.run(until_empty=once or drain, at_most=1 if once else None)
+        finally:
+            poller.close()
+
+
+@dataclass
+class _Pace:
+    """How long to wait before the server is asked again."""
+
+    failures_in_a_row: int = 0
+    server_errors: int = 0
+
+    def after_error(self, error: ServerError, settings: Settings, client: AliceTraINTClient) -> float:
+        """Return the pause after a failed request: patient where only a person can help, growing otherwise."""
+        by_person = isinstance(error, ServerRefused) or (isinstance(error, AnswerLost) and not client.repeats_claims)
+        if by_person:
+            return settings.limits.slow_wait
+        self.server_errors += 1
+        longest = min(_LONGEST_BACKOFF, max(settings.limits.wait, settings.limits.slow_wait))
+        backoff = min(longest, 2.0 ** min(self.server_errors, 20) * 0.5) * random.uniform(0.5, 1.0)
+        return max(backoff, error.retry_after or 0.0)
+
+    def before_claim(self) -> float:
+        """Return the pause after jobs that failed one after another: the machine is at fault, spare the queue."""
+        too_many = self.failures_in_a_row - _FAILURES_BEFORE_PAUSE
+        return 0.0 if too_many < 0 else min(60.0 * 2.0 ** min(too_many, 20), _LONGEST_FAILURE_PAUSE)
+
+
+class Poller:
+    """The state of a running poller; see :func:`poll`."""
+
+    def __init__(
+        self, settings: Settings, signals: Signals, command: Command, reload: Callable[[], Settings] | None
+    ) -> None:
+        self.settings = settings
+        self.signals = signals
+        self.counts = Counts()
+        self._command = command
+        self._reload = reload
+        self._client = self._new_client()
+        bind_server(settings.store, self._client.address)
+        self._claims = Claims(settings.store)
+        self._complaints = Complaints(logger)
+        self._pace = _Pace()
+        self._next_flush = 0.0
+        self._open = _open_jobs(settings)
+
+    def _new_client(self) -> AliceTraINTClient:
+        return AliceTraINTClient(
+            self.settings.server_address(), retry=Retry(attempts=2, longest=10.0), wait=self.signals.pause
+        )
+
+    def close(self) -> None:
+        """Close connections and leave a last sign of life."""
+        self._client.__exit__()
+        publish(self.settings, self.counts, self._claims.possibly_lost, "stopped", None, len(self._open))
+
+    def run(self, until_empty: bool, at_most: int | None) -> Counts:
+        """Work until told to stop or, with ``until_empty``, until nothing is to do or ``at_most`` tasks are claimed."""
+        self._recover()
+        working = True
+        while working and not self.signals.stops:
+            try:
+                working = self._step(until_empty, at_most)
+            except (StoreError, OSError) as error:
+                if until_empty:
+                    raise
+                self._complaints.say(f"the store cannot be used now: {error}")
+                self._idle(self.settings.limits.wait)
+        self._report_finished(now=True)
+        self.counts.unsent = len([job for job in self._open if job.state().phase == "finished"])
+        return self.counts
+
+    def _step(self, until_empty: bool, at_most: int | None) -> bool:
+        """Do one thing: run a job, or ask for one. Tell whether there may be more to do."""
+        self._heed_reload()
+        self._report_finished()
+        unfinished = [job for job in self._open if job.state().phase == "claimed"]
+        if unfinished:
+            self._work(unfinished[0])
+            return True
+        if not until_empty:
+            self._claim(patient=True)
+            return True
+        return (at_most is None or self.counts.claimed < at_most) and self._claim(patient=False)
+
+    def _recover(self) -> None:
+        """Take up what an earlier life left: end its processes, count its death, and give up a job that kills us."""
+        for job in list(self._open):
+            state = job.state()
+            if state.phase != "running":
+                continue
+            killed = end_leftovers(job.path)
+            mark = job.progress_mark()
+            lives = 1 if mark != state.progress else state.lives + 1
+            logger.warning("task %d was running when the poller died (%d processes ended)", job.task_id, killed)
+            state = job.save(state.but(phase="claimed", lives=lives, progress=mark))
+            self.counts.recovered += 1
+            if lives > self.settings.limits.lives:
+                what = f"the poller died {lives} times while it ran this task, without progress between"
+                hint = "look at the machine's own log: memory, disk, kernel"
+                self._finish(job, state, Verdict("failed", Reason("P900", what, hint)))
+
+    def _work(self, job: JobDirectory) -> None:
+        """Run a job that is due, or wait until it is; no other task is claimed meanwhile."""
+        state = job.state()
+        due = due_in(state, time.time())
+        if due > 0:
+            self._sign("waiting", job)
+            self.signals.pause(min(due, self.settings.limits.heartbeat))
+            return
+        verdict = self._refusal(job, state) or self._run(job, state)
+        self._conclude(job, verdict)
+
+    def _refusal(self, job: JobDirectory, state: State) -> Verdict | None:
+        """Return why a job cannot be started: its specification is wrong, or there is no room."""
+        settings = self.settings
+        try:
+            spec = job_of_task(job.claim(), settings.file_roots, settings.producer)
+            needed = needed_bytes(spec) if state.runs == 0 else 0
+            if can_never_fit(settings.store, settings.limits.min_free, needed):
+                what = f"the task's files ({needed / 1e9:.0f} GB with tables) exceed this machine's whole disk"
+                return Verdict("failed", Reason(DiskFull.code, what, "train on fewer files, or use another machine"))
+            check_room(settings.store, settings.limits.min_free, needed)
+        except DiskFull as error:
+            return Verdict("retry", Reason.of(error))
+        except PidmlError as error:
+            return Verdict("failed", Reason.of(error))
+        except Exception as error:
+            logger.exception("task %d cannot be understood", job.task_id)
+            what = f"the task cannot be understood: {type(error).__name__}: {str(error)[:300]}"
+            return Verdict("failed", Reason(SpecError.code, what, "ask the server's administrator"))
+        return None
+
+    def _run(self, job: JobDirectory, state: State) -> Verdict:
+        failure_log(job).unlink(missing_ok=True)
+        state = job.save(state.but(phase="running", started=time.time(), runs=state.runs + 1))
+        with job.log_file.open("a", encoding="utf-8") as log:
+            log.write(f"--- run {state.runs} at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n")
+        self._sign("running", job)
+        logger.info("task %d starts, run %d", job.task_id, state.runs)
+
+        def meanwhile() -> None:
+            self._sign("running", job)
+            self._report_finished(except_for=job)
+
+        return Supervision(job, self.settings, self.signals, meanwhile).run(self._command(job))
+
+    def _conclude(self, job: JobDirectory, verdict: Verdict) -> None:
+        state = job.state()
+        if verdict.kind == "resume":
+            job.save(state.but(phase="claimed"))
+            logger.info("task %d stops here and is resumed by the next start", job.task_id)
+        elif verdict.kind == "retry" and verdict.reason is not None:
+            again = after_retry(state, job.progress_mark(), verdict.reason, self.settings.limits, time.time())
+            if again.attempts >= self.settings.limits.attempts:
+                self._finish(job, again, Verdict("failed", verdict.reason))
+            else:
+                job.save(again)
+                self.counts.retries += 1
+                pause = again.not_before - time.time()
+                logger.warning("task %d is tried again in %.0f s: %s", job.task_id, pause, verdict.reason.what)
+        else:
+            self._finish(job, state, verdict)
+
+    def _finish(self, job: JobDirectory, state: State, verdict: Verdict) -> None:
+        """Write down how a job ended, then tell the server."""
+        now = time.time()
+        if verdict.kind == "completed":
+            job.save(state.but(phase="finished", outcome="completed", reason=None, finished=now))
+            self._pace.failures_in_a_row = 0
+        else:
+            reason = verdict.reason or Reason("P000", "unknown")
+            logger.error("task %d failed: [%s] %s", job.task_id, reason.code, reason.what)
+            write_failure_log(job, reason, state, self._client.address.secret)
+            job.save(state.but(phase="finished", outcome="failed", reason=reason.plain(), finished=now))
+            if reason.code not in (SpecError.code, PathRefused.code):
+                self._pace.failures_in_a_row += 1
+        self._report(job)
+
+    def _report_finished(self, now: bool = False, except_for: JobDirectory | None = None) -> None:
+        """Send what finished jobs still owe, at the pace that the server's state allows."""
+        if not now and time.monotonic() < self._next_flush:
+            return
+        for job in list(self._open):
+            if job != except_for and job.state().phase == "finished" and not self._report(job):
+                return
+
+    def _report(self, job: JobDirectory) -> bool:
+        """Report a finished job; tell whether the server could be spoken to."""
+        try:
+            state = report_end(job, self._client, job.state())
+        except (StoreError, OSError) as error:
+            self._complaints.say(f"the end of task {job.task_id} waits to be reported: {error}")
+            self._next_flush = time.monotonic() + self.settings.limits.wait
+            return False
+        except ServerError as error:
+            self._complaints.say(f"the end of task {job.task_id} waits to be reported: {error}")
+            self._next_flush = time.monotonic() + self._pace.after_error(error, self.settings, self._client)
+            return False
+        self._spoken()
+        if state.phase == "reported":
+            self._open.remove(job)
+            self.counts.completed += state.outcome == "completed"
+            self.counts.failed += state.outcome == "failed"
+            logger.info("task %d is reported as %s", job.task_id, state.outcome)
+        return True
+
+    def _claim(self, patient: bool) -> bool:
+        """Ask for a task; wait if there is none, or (``patient``) if that failed. Tell whether there is one."""
+        if patient and (pause := self._pace.before_claim()):
+            self._complaints.say(f"{self._pace.failures_in_a_row} tasks failed in a row: pause before the next")
+            if self._idle(pause):
+                return False
+        try:
+            check_room(self.settings.store, self.settings.limits.min_free)
+            job = self._claims.claim(self._client, self.signals.pause)
+        except DiskFull as error:
+            if not patient:
+                raise
+            self._complaints.say(f"no task is claimed: {error}")
+            self._idle(self.settings.limits.slow_wait)
+            return False
+        except ServerError as error:
+            again = isinstance(error, AnswerLost) and self._client.repeats_claims and self._pace.server_errors < 5
+            if not (patient or again):
+                raise
+            self._complaints.say(f"no task could be claimed: {error}")
+            self._idle(self._pace.after_error(error, self.settings, self._client))
+            return not patient
+        self._spoken()
+        if job is None:
+            if patient:
+                self._idle(self.settings.limits.wait)
+            return False
+        if job not in self._open:
+            self._open.append(job)
+            self.counts.claimed += 1
+        return True
+
+    def _idle(self, seconds: float) -> bool:
+        """Wait, with a sign of life now and then and the outbox in mind; tell whether to stop."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self.signals.reload:
+            self._sign("idle", None)
+            if self.signals.pause(min(left, self.settings.limits.heartbeat)):
+                return True
+            self._report_finished()
+        return self.signals.stops > 0
+
+    def _spoken(self) -> None:
+        self._pace.server_errors = 0
+        self._next_flush = 0.0
+        self._complaints.over("the server answers again")
+
+    def _sign(self, doing: str, job: JobDirectory | None) -> None:
+        publish(
+            self.settings, self.counts, self._claims.possibly_lost, doing, job.task_id if job else None, len(self._open)
+        )
+
+    def _heed_reload(self) -> None:
+        if not self.signals.reload:
+            return
+        self.signals.reload = False
+        if self._reload is None:
+            return
+        try:
+            new = self._reload()
+            address = new.server_address()
+            if new.store != self.settings.store:
+                raise ConfigError("PIDML_STORE cannot change while the poller runs", "restart the poller")
+            bind_server(new.store, address)
+        except PidmlError as error:
+            logger.error("the configuration is not reloaded: %s", error)
+            return
+        self._client.__exit__()
+        self.settings = new
+        self._client = self._new_client()
+        self._pace = _Pace()
+        logger.info("the configuration is reloaded")
+
+
+def _open_jobs(settings: Settings) -> list[JobDirectory]:
+    """Return the jobs that are not done with, oldest claim first; a damaged one is complained about and left alone."""
+    found: list[tuple[float, JobDirectory]] = []
+    for job in all_jobs(settings.store):
+        try:
+            state = job.state()
+        except StoreError as error:
+            logger.error("task %d is left alone: %s", job.task_id, error)
+            continue
+        if state.phase != "reported":
+            found.append((state.claimed, job))
+    return [job for _, job in sorted(found, key=lambda pair: pair[0])]
