@@ -269,6 +269,7 @@ def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered]
         "seed": plan.seed,
         "momentum_limits": preparation.momentum_limits.model_dump(),
         "input": {"files": len({t.path for t in plan.tables}), "tables": len(plan.tables), "tracks": plan.tracks},
+        "likelihood_known": all(table.likelihood_known for table in plan.tables),
         "removed": dict(flow.removed),
         "tracks": {name: sample.tracks for name, sample in zip(SPLITS, gathered, strict=True)},
         "counts": {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pidml import tracks
 from pidml.data import root_files
 from pidml.errors import BadValues, CorruptFile, NoTables
+from pidml.simulation.metadata import made_by_simulation
 
 #: Tracks per chunk unless told otherwise: with 21 columns a few tens of MB.
 CHUNK = 200_000
@@ -36,6 +37,7 @@ class TrackTable:
         tree: name of the tree.
         tracks: number of tracks.
         columns: names of its columns (today's spelling) → names in the file.
+        likelihood_known: whether the file says that this package simulated it, so that the exact posterior is known.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class TrackTable:
     tree: str
     tracks: int
     columns: dict[str, str]
+    likelihood_known: bool = False
 
     @property
     def simulation(self) -> bool:
@@ -141,10 +144,12 @@ def _track_trees(file: Any, path: Path, frame: str) -> list[str]:
 
 def _table(file: Any, path: Path, frame: str, name: str) -> TrackTable:
     tree = root_files.open_tree(file, path, frame, name)
+    with root_files.reading(path, "metaData"):
+        known = made_by_simulation(file)
     with root_files.reading(path, f"{frame}/{name}"):
         present: list[str] = tree.keys()
         columns = {tracks.OLD_NAMES.get(column, column): column for column in present}
-        return TrackTable(path, frame, name, int(tree.num_entries), columns)
+        return TrackTable(path, frame, name, int(tree.num_entries), columns, known)
 
 
 def _iterate_table(
