@@ -1,0 +1,144 @@
+"""Reads a bundle and applies it as O2Physics would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pidml import tracks
+from pidml.data.prepared import Scaling
+from pidml.errors import BundleError, MissingColumn
+from pidml.export.verify import run, session
+from pidml.export.write import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE
+from pidml.identity import file_checksum
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were found complete and unchanged.
+
+    Attributes:
+        path: its directory.
+        manifest: content of ``manifest.json``.
+        scaling: how features are standardised, as read from the JSON files that O2Physics reads.
+        thresholds: certainty from which a track is accepted, per species.
+        limits: momenta below which TOF and TRD are hidden.
+        threads: threads that a network runs on; 0 for all cores.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    scaling: Scaling
+    thresholds: dict[str, float]
+    limits: tracks.MomentumLimits
+    threads: int = field(default=0, compare=False)
+
+    @classmethod
+    def open(cls, path: Path | str, threads: int = 0) -> Bundle:
+        """Open the bundle in the directory ``path``.
+
+        Raises:
+            BundleError: the directory is no bundle, or a file is absent or not what the manifest says.
+        """
+        path = Path(path)
+        manifest = _json(path / MANIFEST)
+        for name, entry in manifest["files"].items():
+            _check(path / name, entry)
+        names = _json(path / COLUMNS_FILE)["columns_for_training"]
+        limits = tracks.MomentumLimits(**manifest["momentum_limits"])
+        scaling = Scaling.from_o2(names, _json(path / SCALING_FILE))
+        return cls(path, manifest, scaling, _json(path / THRESHOLDS_FILE), limits, threads)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Feature names, in the order of the networks' inputs."""
+        return self.scaling.names
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Species, in the order of the outputs of :meth:`predict`."""
+        return tuple(each["name"] for each in self.manifest["species"])
+
+    @cached_property
+    def _joint(self) -> ort.InferenceSession:
+        return session(self.path / JOINT, self.threads)
+
+    def network(self, species: str) -> ort.InferenceSession:
+        """Return the network of one species, opened anew; its output has shape (batch, 1)."""
+        return session(self.path / f"{species}.onnx", self.threads)
+
+    def predict(self, features: Array, batch: int = 4096) -> Array:
+        """Return certainties, float32 (tracks, species).
+
+        Args:
+            features: float32 (tracks, features) in the bundle's order, raw units, NaN where missing; momentum limits are
+                applied already (prepared data) or else :meth:`predict_columns` is the method to use.
+            batch: tracks evaluated at once.
+
+        Raises:
+            BundleError: the matrix has another number of columns than the bundle has features.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.features):
+            raise BundleError(
+                f"{self.path}: features of shape {features.shape} given, (tracks, {len(self.features)}) needed",
+                f"columns in this order: {', '.join(self.features)}",
+            )
+        if len(features) == 0:
+            return np.zeros((0, len(self.species)), np.float32)
+        return run(self._joint, self.scaling.apply(np.asarray(features, np.float32)), batch)
+
+    def predict_columns(self, columns: Mapping[str, NDArray[Any]], batch: int = 4096) -> Array:
+        """Return certainties, float32 (tracks, species), of columns as a track table holds them.
+
+        Args:
+            columns: column name → values, shape (tracks,), with any on-disk encoding of missing values; must hold the
+                features and ``fP``.
+            batch: tracks evaluated at once.
+
+        Raises:
+            MissingColumn: a feature or ``fP`` is not among the columns.
+        """
+        return self.predict(self.matrix(columns), batch)
+
+    def matrix(self, columns: Mapping[str, NDArray[Any]]) -> Array:
+        """Return the features as a matrix, missing values and momentum limits applied; see :meth:`predict_columns`."""
+        needed: Sequence[str] = (*self.features, "fP")
+        if absent := [name for name in dict.fromkeys(needed) if name not in columns]:
+            raise MissingColumn(
+                f"{self.path}: the bundle needs {', '.join(absent)}, which the table does not have",
+                "apply it to tables with the columns in columns_for_training.json",
+            )
+        own = {name: np.array(columns[name], np.float32) for name in self.features}
+        tracks.normalise_missing(own)
+        tracks.apply_momentum_limits(own, np.asarray(columns["fP"], np.float32), self.limits)
+        return np.stack([own[name] for name in self.features], axis=1)
+
+    def accepted(self, certainties: Array) -> NDArray[np.bool_]:
+        """Return which tracks are accepted as which species, (tracks, species)."""
+        cuts = np.array([self.thresholds[name] for name in self.species], np.float32)
+        result: NDArray[np.bool_] = certainties >= cuts
+        return result
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: no readable part of a bundle: {error}", "export or download it again") from error
+
+
+def _check(path: Path, entry: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: the manifest names this file, but it is not there", "download the bundle again")
+    if path.stat().st_size != entry["size"] or file_checksum(path) != entry["sha256"]:
+        raise BundleError(f"{path}: not the file that the manifest describes", "download the bundle again")

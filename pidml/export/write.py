@@ -1,0 +1,148 @@
+"""Writes a bundle: networks per species and for all at once, scaling, thresholds, explanation, manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pidml import __version__, tracks
+from pidml.atomic import explained, write_json, write_text
+from pidml.data.prepared import PreparedDataset
+from pidml.errors import ExportError
+from pidml.export.onnx_files import Column, write_onnx
+from pidml.export.readme import readme
+from pidml.export.verify import check_sample, verify
+from pidml.identity import file_checksum
+from pidml.spec import JobSpec
+from pidml.species import TARGET_NAMES, TARGETS
+from pidml.training.classifier import Classifier, load_classifier
+
+JOINT = "pid.onnx"
+MANIFEST = "manifest.json"
+COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE = "columns_for_training.json", "scaling_params.json", "thresholds.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What a bundle holds and how well it reproduces the trained network.
+
+    Attributes:
+        files: names of all files.
+        largest_difference: largest difference of a certainty between onnxruntime and torch.
+        checked_tracks: number of tracks compared.
+        size: bytes in all.
+    """
+
+    files: tuple[str, ...]
+    largest_difference: float
+    checked_tracks: int
+    size: int
+
+
+def o2_name(species: str) -> str:
+    """Return the file name under which O2Physics looks for a species' network.
+
+    >>> o2_name("antikaon")
+    'attention_model_0321.onnx'
+    """
+    code = next(target.o2_code for target in TARGETS if target.name == species)
+    return f"attention_model_{code}.onnx"
+
+
+def export_bundle(
+    classifier_dirs: Sequence[Path], prepared: PreparedDataset, job: JobSpec, out_dir: Path
+) -> ExportSummary:
+    """Write a bundle and verify it by running it.
+
+    Args:
+        classifier_dirs: what training wrote: one directory, or one per species.
+        prepared: the data the networks were trained on; its validation tracks are used for the comparison.
+        job: ``export`` is read, and ``model`` and ``name`` for the explanation.
+        out_dir: folder to fill; made if it is not there.
+
+    Raises:
+        ExportError: a species lacks a network, a network cannot be expressed, or does not reproduce the trained one.
+        TrainingError: the directories hold no models that fit together.
+    """
+    classifier = load_classifier(classifier_dirs)
+    if absent := [name for name in TARGET_NAMES if name not in classifier.species]:
+        raise ExportError(f"no network for {', '.join(absent)}", "train all six species before exporting")
+    with explained(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        networks = _write_networks(classifier, job, out_dir)
+        sample = classifier.scaling.apply(check_sample(prepared, job.export.check_tracks))
+        difference = verify(networks, classifier.module, sample, job.export.tolerance)
+        for name in TARGET_NAMES:
+            shutil.copyfile(out_dir / f"{name}.onnx", out_dir / o2_name(name))
+        thresholds = _thresholds(classifier_dirs)
+        write_json(out_dir / COLUMNS_FILE, {"columns_for_training": list(classifier.scaling.names)})
+        write_json(out_dir / SCALING_FILE, classifier.scaling.as_o2())
+        write_json(out_dir / THRESHOLDS_FILE, thresholds)
+        facts = _facts(classifier, prepared, job, thresholds, len(sample), difference)
+        write_text(out_dir / "README", readme(facts))
+        files = sorted(path.name for path in out_dir.iterdir() if path.name != MANIFEST)
+        entries = {name: _entry(out_dir / name) for name in files}
+        write_json(out_dir / MANIFEST, facts | {"files": entries})
+    total = sum(entry["size"] for entry in entries.values())
+    return ExportSummary((*files, MANIFEST), difference, len(sample), total)
+
+
+def _write_networks(classifier: Classifier, job: JobSpec, out_dir: Path) -> dict[Path, list[int]]:
+    features = len(classifier.scaling.names)
+    networks = {out_dir / JOINT: list(range(len(TARGET_NAMES)))}
+    order = ", ".join(TARGET_NAMES)
+    write_onnx(classifier.module, features, out_dir / JOINT, job.export, f"certainties of {order}")
+    for index, name in enumerate(TARGET_NAMES):
+        path = out_dir / f"{name}.onnx"
+        write_onnx(Column(classifier.module, index).eval(), features, path, job.export, f"certainty of {name}")
+        networks[path] = [index]
+    return networks
+
+
+def _thresholds(classifier_dirs: Sequence[Path]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for directory in classifier_dirs:
+        path = Path(directory) / "thresholds.json"
+        try:
+            found |= json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ExportError(f"{path}: {error}", "remove the directory and rerun Train") from error
+    return {name: found[name] for name in TARGET_NAMES}
+
+
+def _facts(
+    classifier: Classifier, prepared: PreparedDataset, job: JobSpec, thresholds: Mapping[str, float], checked: int,
+    difference: float,
+) -> dict[str, Any]:  # fmt: skip
+    limits = prepared.meta.get("momentum_limits", {})
+    default = tracks.MomentumLimits()
+    return {
+        "format": _FORMAT,
+        "pidml": __version__,
+        "job": job.name,
+        "architecture": job.model.architecture,
+        "opset": job.export.opset,
+        "ir_version": job.export.ir_version,
+        "features": list(classifier.scaling.names),
+        "momentum_limits": {"tof": limits.get("tof", default.tof), "trd": limits.get("trd", default.trd)},
+        "species": [
+            {
+                "name": target.name,
+                "pdg": target.pdg,
+                "file": f"{target.name}.onnx",
+                "o2_file": o2_name(target.name),
+                "threshold": thresholds[target.name],
+            }
+            for target in TARGETS
+        ],
+        "check": {"tracks": checked, "largest_difference": difference, "tolerance": job.export.tolerance},
+    }
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": file_checksum(path), "size": path.stat().st_size}

@@ -1,0 +1,110 @@
+"""Feature-set embedding with encoder blocks and attention pooling, masked where values are missing.
+
+Each feature is a token: which feature it is, and its value. Missing features are tokens too, so that every track has the
+same shape, but an additive mask takes them out of the attention's keys and of the pooling: the result for a track equals
+that of a network that was only given the tokens that are there (Horn et al., ICML 2020, for sets of observations).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pidml.models.base import Inputs, Network, constant
+from pidml.models.columns import Columns
+from pidml.models.layers import Dropout, perceptron
+from pidml.spec.model_sections import Model
+
+#: Added to the attention score of a missing token: its weight becomes exactly 0, and stays finite if all are missing.
+MASKED = -1e9
+
+
+class Embedding(nn.Module):
+    """Token embedding: an affine map of the feature's columns with weights of its own, then a perceptron for all.
+
+    The affine maps of all features are one matrix product: the weights form a matrix that is 0 outside each token's block.
+    """
+
+    owner: Tensor
+
+    def __init__(self, columns: Columns, features: int, hidden: tuple[int, ...], width: int, dropout: float) -> None:
+        super().__init__()
+        self.features, first = features, hidden[0]
+        owner = functional.one_hot(constant(columns.token, torch.int64), features).to(torch.float32)
+        self.register_buffer("owner", owner[:, :, None], persistent=False)
+        self.weight = nn.Parameter(
+            torch.randn(columns.size, first) * (0.5 * owner.sum(0)[list(columns.token)] ** -0.5)[:, None]
+        )
+        self.bias = nn.Parameter(torch.randn(features, first) * 0.5)
+        self.rest, last = perceptron(first, hidden[1:], dropout)
+        self.final = nn.Linear(last, width)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Return tokens ``(batch, features, width)``."""
+        weight = (self.owner * self.weight[:, None, :]).flatten(1)
+        first = torch.addmm(self.bias.flatten(), columns, weight).relu()
+        tokens: Tensor = self.final(self.rest(first.view(-1, self.features, self.bias.shape[1])))
+        return tokens
+
+
+class Block(nn.Module):
+    """Encoder block: self-attention and a feed-forward part, each normalised before and added to what came in."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.mix = nn.Linear(width, width)
+        self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return tokens ``(batch, tokens, width)``; ``mask`` ``(batch, tokens)`` is added to the scores of keys."""
+        count, width = tokens.shape[1:]
+        size = width // self.heads
+        parts = self.query_key_value(self.norm_attention(tokens)).view(-1, count, 3, self.heads, size)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (query * size**-0.5) @ key.transpose(-1, -2) + mask[:, None, None, :]
+        seen = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(-1, count, width)
+        tokens = tokens + self.dropout(self.mix(seen))
+        forward = self.narrow(functional.relu(self.widen(self.norm_forward(tokens))))
+        result: Tensor = tokens + self.dropout(forward)
+        return result
+
+
+class Attention(Network):
+    """Feature-set embedding, encoder blocks, attention pooling, outputs."""
+
+    evaluation_batch = 4096
+
+    def __init__(self, model: Model, inputs: Inputs, outputs: int) -> None:
+        super().__init__()
+        self.columns = Columns(inputs)
+        self.features = len(inputs.names)
+        width = model.d_model
+        self.embedding = Embedding(self.columns, self.features, model.embed_hidden, width, model.dropout)
+        self.blocks = nn.ModuleList(
+            Block(width, model.num_heads, model.ff_hidden, model.dropout) for _ in range(model.num_blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        hidden, last = perceptron(width, model.pool_hidden, 0.0)
+        self.pooling = nn.Sequential(hidden, nn.Linear(last, width))
+        self.head, last = perceptron(width, model.head_hidden, model.dropout)
+        self.output = nn.Linear(last, outputs)
+
+    def encode(self, standardised: Tensor) -> Tensor:
+        """Return columns (0 where missing) and, per feature, the value that masks it."""
+        return torch.cat([self.columns(standardised), torch.isnan(standardised).to(standardised.dtype) * MASKED], dim=1)
+
+    def body(self, encoded: Tensor) -> Tensor:
+        """Return logits ``(batch, outputs)``."""
+        columns, mask = encoded[:, : self.columns.size], encoded[:, self.columns.size :]
+        tokens = self.embedding(columns)
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        tokens = self.norm(tokens)
+        weights = torch.softmax(self.pooling(tokens) + mask[:, :, None], dim=1)
+        logits: Tensor = self.output(self.head((weights * tokens).sum(dim=1)))
+        return logits

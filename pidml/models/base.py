@@ -1,0 +1,84 @@
+"""The small interface that all networks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pidml.data.prepared import Scaling
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What enters a network: feature names in order, and the scaling that standardised them.
+
+    Attributes:
+        names: feature names, the order of the matrix columns.
+        mean: mean subtracted from each feature, in its unit; 0 for features that enter raw.
+        std: standard deviation that each feature was divided by; 1 for features that enter raw.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scaling: Scaling) -> Inputs:
+        """Return the inputs that go with a prepared dataset's scaling."""
+        return cls(scaling.names, tuple(map(float, scaling.mean)), tuple(map(float, scaling.std)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def index(self, name: str) -> int:
+        """Return the column of the feature ``name``; ValueError if it is not there."""
+        return self.names.index(name)
+
+
+class Network(nn.Module):
+    """Base of all networks.
+
+    ``forward(standardised)`` takes float32 of shape ``(batch, features)``, NaN where missing in any mixture of patterns,
+    and returns logits of shape ``(batch, outputs)``, finite for every row. It is the composition of two parts: ``encode``
+    holds no trained parameter, so that training does it once per track and not once per epoch; ``body`` is the rest. The
+    last layer is ``output``, a :class:`torch.nn.Linear`.
+    """
+
+    #: Rows that are evaluated at once where memory for intermediate values is of concern.
+    evaluation_batch = 65_536
+    output: nn.Linear
+
+    def encode(self, standardised: Tensor) -> Tensor:
+        """Return the network's own view of the features, float32 ``(batch, encoded)``."""
+        raise NotImplementedError
+
+    def body(self, encoded: Tensor) -> Tensor:
+        """Return logits ``(batch, outputs)`` of encoded features."""
+        raise NotImplementedError
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """Return logits ``(batch, outputs)`` of standardised features ``(batch, features)``."""
+        return self.body(self.encode(standardised))
+
+    @torch.no_grad()
+    def rescale_output(self, factor: Tensor, offset: Tensor) -> None:
+        """Make the network return ``factor · logit + offset`` from now on (both of shape ``(outputs,)``)."""
+        self.output.weight.mul_(factor[:, None])
+        self.output.bias.mul_(factor).add_(offset)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:  # nn.Module's own is untyped
+        result: Tensor = super().__call__(*args, **kwargs)
+        return result
+
+
+def constant(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return ``values`` as a tensor, for registration as a non-persistent buffer."""
+    return torch.tensor(values, dtype=dtype)

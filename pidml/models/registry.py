@@ -1,0 +1,26 @@
+"""From the name of an architecture to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pidml.models.attention import Attention
+from pidml.models.base import Inputs, Network
+from pidml.models.masked_mlp import MaskedMlp
+from pidml.spec.model_sections import Model
+
+_BUILDERS: dict[str, Callable[[Model, Inputs, int], Network]] = {
+    "masked-mlp": MaskedMlp,
+    "attention": Attention,
+}
+
+
+def build(model: Model, inputs: Inputs, outputs: int) -> Network:
+    """Return an untrained network.
+
+    Args:
+        model: architecture and its settings.
+        inputs: the features that enter it and how they were standardised.
+        outputs: number of logits.
+    """
+    return _BUILDERS[model.architecture](model, inputs, outputs)

@@ -1,0 +1,186 @@
+"""Fits one network with Lightning, from the beginning or from the last completed epoch."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from pidml.data.prepared import PreparedDataset
+from pidml.identity import digest
+from pidml.models import Inputs, Network, build
+from pidml.spec import JobSpec
+from pidml.training.batches import Plan, Source
+from pidml.training.module import TrainingModule
+from pidml.training.objective import output_count
+from pidml.training.record import CHECKPOINT, Record, Recorder
+
+logger = logging.getLogger(__name__)
+
+#: Encoded samples up to this size are held in memory; larger ones are streamed from their memory map.
+RESIDENT_BYTES = 4 * 2**30
+#: Tracks mixed at a time when streaming.
+POOL_ROWS = 2_000_000
+#: Lightning calls something of PyTorch that PyTorch has deprecated; it is not ours to change.
+_FOREIGN_WARNING = r".*isinstance\(treespec, LeafSpec\).*"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted network with the weights of its best epoch, and how it came about."""
+
+    network: Network
+    record: Record
+    device: str
+    resumed_epochs: int
+
+
+def fit(
+    prepared: PreparedDataset,
+    job: JobSpec,
+    species: Sequence[str],
+    work_dir: Path,
+    *,
+    resident_bytes: int = RESIDENT_BYTES,
+    pool_rows: int = POOL_ROWS,
+) -> Fit:
+    """Fit a network that identifies ``species``.
+
+    Args:
+        prepared: training and validation samples.
+        job: model, training and seed are read.
+        species: one output each.
+        work_dir: persistent folder of this fit; a checkpoint there of the same fit is resumed.
+        resident_bytes: encoded samples up to this size are held in memory.
+        pool_rows: tracks mixed at a time when they are not.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    network = initial_network(prepared, job, species)
+    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species))
+    resumed = len(record.rows)
+    trainer = _trainer(job, work_dir)
+    if resumed:
+        logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, work_dir / CHECKPOINT)
+    if not record.finished:
+        _run(trainer, network, record, prepared, job, species, work_dir, resident_bytes, pool_rows)
+    network.load_state_dict(record.best_state)
+    return Fit(network.cpu().eval(), record, _device_name(trainer), resumed)
+
+
+def initial_network(prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> Network:
+    """Return the network before training; its weights depend on the job's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        return build(job.model, Inputs.of(prepared.scaling), output_count(job.training.objective, len(species)))
+
+
+def fingerprint(prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> str:
+    """Return the identity of a fit: settings, seed, species and the data's description."""
+    return digest(
+        {
+            "model": job.model.identity(),
+            "training": job.training.identity(),
+            "seed": job.seed,
+            "species": list(species),
+            "data": prepared.meta,
+            "scaling": prepared.scaling.as_o2(),
+        },
+        length=32,
+    )
+
+
+def _recorded(checkpoint: Path, identity: str) -> Record:
+    """Return the record in a checkpoint of this very fit, else an empty one."""
+    fresh = Record(identity)
+    if not checkpoint.is_file():
+        return fresh
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        record = Record.of(content["callbacks"][Recorder.__qualname__])
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        logger.warning("%s cannot be read (%s): training starts afresh", checkpoint, error)
+        return fresh
+    if record.fingerprint != identity:
+        logger.info("%s belongs to other settings or data: training starts afresh", checkpoint)
+        return fresh
+    return record
+
+
+def _trainer(job: JobSpec, work_dir: Path) -> pl.Trainer:
+    spec = job.training
+    on_terminal = sys.stderr.isatty()
+    with _quiet():
+        return pl.Trainer(
+            max_epochs=spec.max_epochs,
+            accelerator=spec.accelerator,
+            devices=spec.devices,
+            strategy="auto" if spec.devices == 1 else "ddp_spawn",
+            precision=spec.precision,
+            gradient_clip_val=spec.gradient_clip or None,
+            logger=False,  # the history is written by the recorder, once per epoch, and survives a resume
+            enable_checkpointing=False,  # so is the checkpoint, atomically
+            enable_model_summary=False,
+            enable_progress_bar=on_terminal,
+            callbacks=[TQDMProgressBar(refresh_rate=50)] if on_terminal else [],
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=work_dir,
+        )
+
+
+def _run(
+    trainer: pl.Trainer, network: Network, record: Record, prepared: PreparedDataset, job: JobSpec,
+    species: Sequence[str], work_dir: Path, resident_bytes: int, pool_rows: int,
+) -> None:  # fmt: skip
+    source = Source(prepared, species, network.encode, resident_bytes, pool_rows, trainer.strategy.root_device)
+    plan = Plan(
+        job.training.batch_size, job.seed, lambda: trainer.current_epoch, job.training.undersample,
+        trainer.global_rank, trainer.world_size,
+    )  # fmt: skip
+    batches = source.batches("train", plan)
+    module = TrainingModule(network, job.training, len(batches))
+    tracks_per_epoch = min(batches.rows, len(batches) * plan.batch_size * plan.world)
+    trainer.callbacks.append(Recorder(record, work_dir, job.seed, tracks_per_epoch))  # type: ignore[attr-defined]
+    with _quiet():
+        trainer.fit(
+            module,
+            train_dataloaders=batches,
+            val_dataloaders=source.batches("validation", None),
+            ckpt_path=work_dir / CHECKPOINT if record.rows else None,
+            weights_only=True,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advertisements and remarks on its own inner life out of the log."""
+    names = ("lightning.pytorch", "lightning.fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_FOREIGN_WARNING)
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _device_name(trainer: pl.Trainer) -> str:
+    device: Any = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

@@ -1,0 +1,59 @@
+"""Labels: which of the species to be identified a track is, and checks that there is something to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pidml.data.prepared import PreparedDataset, Split
+from pidml.errors import NoTracks, SpeciesAbsent, TrainingError
+from pidml.species import by_name
+
+
+def class_indices(pdg: NDArray[np.int32], species: Sequence[str]) -> NDArray[np.int64]:
+    """Return each track's position in ``species``, ``len(species)`` for every other particle; shape (tracks,)."""
+    result = np.full(len(pdg), len(species), np.int64)
+    for index, name in enumerate(species):
+        result[pdg == by_name(name).pdg] = index
+    return result
+
+
+def check_labels(prepared: PreparedDataset, species: Sequence[str]) -> None:
+    """Make sure that every species has examples, and something else has too, where networks are fitted and judged.
+
+    Raises:
+        TrainingError: the data is experimental and so has no labels.
+        NoTracks: a sample is empty.
+        SpeciesAbsent: a species has no example, or there are no other tracks.
+    """
+    if not prepared.simulation:
+        raise TrainingError(
+            f"{prepared.path}: experimental data has no labels to train on",
+            "train on simulation (dataset.simulation: true) and apply the result to experimental data",
+        )
+    for name in ("train", "validation"):
+        sample = prepared.split(name)
+        if len(sample) == 0:
+            raise NoTracks(f"{prepared.path}: the {name} sample is empty", "give more tracks or loosen the cuts")
+        counts = species_counts(sample, species)
+        for which, count in zip(species, counts, strict=True):
+            if count == 0:
+                raise SpeciesAbsent(
+                    f"{prepared.path}: no {which} among the {len(sample)} tracks of the {name} sample",
+                    "give more tracks, loosen the cuts, or check that the simulation contains this species",
+                )
+            if count == len(sample):
+                raise SpeciesAbsent(
+                    f"{prepared.path}: all {len(sample)} tracks of the {name} sample are {which}",
+                    "a network needs other particles to tell them from; check the input files and cuts",
+                )
+
+
+def species_counts(sample: Split, species: Sequence[str]) -> list[int]:
+    """Return the number of tracks of each species, read in chunks."""
+    counts = np.zeros(len(species) + 1, np.int64)
+    for rows in sample.chunks():
+        counts += np.bincount(class_indices(np.asarray(sample.pdg[rows]), species), minlength=len(counts))
+    return [int(count) for count in counts[:-1]]

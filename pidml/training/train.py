@@ -1,0 +1,129 @@
+"""Trains a classifier: fit, thresholds, and the files that later steps read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pidml.atomic import explained, write_json, write_text
+from pidml.data.prepared import PreparedDataset
+from pidml.spec import JobSpec
+from pidml.training.classifier import load_classifier, save_model
+from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit, fit
+from pidml.training.labels import check_labels, class_indices
+from pidml.training.thresholds import best_f1_threshold
+
+#: Validation tracks that thresholds are chosen on at most: the first ones (the sample's order is random).
+_THRESHOLD_TRACKS = 2_000_000
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What came out of a training.
+
+    Attributes:
+        species: species identified, in the order of the outputs.
+        parameters: trained parameters.
+        epochs: epochs trained.
+        resumed_epochs: how many of these an earlier, interrupted process had completed.
+        best_epoch: the epoch whose weights are kept (smallest validation loss), from 0.
+        validation_loss: that loss, nats per track.
+        tracks_per_second: training tracks per second of training time, validation excluded, median of the epochs.
+        training_seconds: time spent in training steps, all epochs, whichever process ran them.
+        wall_seconds: time that this process took for everything.
+        device: name of the device.
+        thresholds: certainty from which a track is accepted, per species.
+        validation_f1: F1 on the validation sample at that threshold.
+    """
+
+    species: tuple[str, ...]
+    parameters: int
+    epochs: int
+    resumed_epochs: int
+    best_epoch: int
+    validation_loss: float
+    tracks_per_second: float
+    training_seconds: float
+    wall_seconds: float
+    device: str
+    thresholds: dict[str, float]
+    validation_f1: dict[str, float]
+
+
+def train(
+    prepared: PreparedDataset,
+    job: JobSpec,
+    species: Sequence[str],
+    work_dir: Path,
+    out_dir: Path,
+    *,
+    resident_bytes: int = RESIDENT_BYTES,
+    pool_rows: int = POOL_ROWS,
+) -> TrainingSummary:
+    """Train one network that identifies ``species`` and write it.
+
+    Args:
+        prepared: the data.
+        job: model, training and seed are read.
+        species: names out of ``species.TARGET_NAMES``; all six for a shared trunk, one for separate networks.
+        work_dir: persistent folder for checkpoints: a run that was killed resumes after its last completed epoch and gives
+            the same result as one that was not (on a CPU).
+        out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``history.csv`` and ``training.json``.
+        resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
+        pool_rows: tracks mixed at a time when streaming.
+
+    Raises:
+        TrainingError: the data has no labels.
+        NoTracks: a sample is empty.
+        SpeciesAbsent: a species has no example, or nothing else has one.
+        Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
+    """
+    started = time.perf_counter()
+    check_labels(prepared, species)
+    result = fit(prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows)
+    with explained(out_dir):
+        save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)
+        thresholds, f1 = _thresholds(prepared, species, out_dir)
+        write_json(out_dir / "thresholds.json", thresholds)
+        write_text(out_dir / "history.csv", result.record.csv())
+        summary = _summary(result, species, thresholds, f1, time.perf_counter() - started)
+        write_json(out_dir / "training.json", asdict(summary))
+    return summary
+
+
+def _thresholds(
+    prepared: PreparedDataset, species: Sequence[str], out_dir: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    validation = prepared.split("validation")
+    rows = slice(0, _THRESHOLD_TRACKS)
+    classifier = load_classifier(out_dir)
+    certainty = classifier.predict(validation.features[rows])
+    classes = class_indices(np.asarray(validation.pdg[rows]), classifier.species)
+    chosen = {
+        name: best_f1_threshold(classes == index, certainty[:, index]) for index, name in enumerate(classifier.species)
+    }
+    return {name: value for name, (value, _) in chosen.items()}, {name: f1 for name, (_, f1) in chosen.items()}
+
+
+def _summary(
+    result: Fit, species: Sequence[str], thresholds: dict[str, float], f1: dict[str, float], wall_seconds: float
+) -> TrainingSummary:
+    rows = result.record.rows
+    return TrainingSummary(
+        species=tuple(species),
+        parameters=result.network.parameter_count,
+        epochs=len(rows),
+        resumed_epochs=result.resumed_epochs,
+        best_epoch=result.record.best_epoch,
+        validation_loss=result.record.best_loss,
+        tracks_per_second=float(np.median([row.tracks_per_second for row in rows])),
+        training_seconds=sum(row.seconds for row in rows),
+        wall_seconds=wall_seconds,
+        device=result.device,
+        thresholds=thresholds,
+        validation_f1=f1,
+    )
