@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,4 +27,4 @@ class ExportModel(UsesNetworks):
         from pidml.export import export_bundle
 
         summary = export_bundle(self.network_directories, self.prepared, self.spec, out)
-        return {"export": summary.as_dict()}
+        return {"export": dataclasses.asdict(summary)}

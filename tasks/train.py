@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Train(UsesPrepared, law.LocalWorkflow):
         work = self.store.work(type(self).__name__, self.digest)
         summary = train(self.prepared, self.spec, self.branch_data, work, out)
         shutil.rmtree(work, ignore_errors=True)
-        return {"training": summary.as_dict()}
+        return {"training": dataclasses.asdict(summary)}
 
 
 class UsesNetworks(UsesPrepared):
