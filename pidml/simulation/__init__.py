@@ -6,6 +6,7 @@ from pidml.simulation.ao2d import write_ao2d
 from pidml.simulation.files import simulate_files
 from pidml.simulation.generate import SimulatedTracks, generate_tracks
 from pidml.simulation.likelihood import log_likelihood, posterior
+from pidml.simulation.metadata import made_by_simulation
 from pidml.simulation.raw_tables import RawFormat
 from pidml.simulation.sandbox import is_sandbox_lfn, sandbox_lfns, write_sandbox_file
 from pidml.simulation.track_tables import TableFormat, write_track_table
@@ -17,6 +18,7 @@ __all__ = [
     "generate_tracks",
     "is_sandbox_lfn",
     "log_likelihood",
+    "made_by_simulation",
     "posterior",
     "sandbox_lfns",
     "simulate_files",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pidml import helix
 from pidml.atomic import atomic_file
-from pidml.simulation import rejected
+from pidml.simulation import metadata, rejected
 from pidml.simulation.generate import SimulatedTracks, generate_tracks, generator
 from pidml.simulation.raw_tables import RawFormat, bunch_crossings, collisions, track_extra, track_parameters
 from pidml.simulation.track_tables import split_evenly
@@ -82,7 +82,7 @@ def write_ao2d(
         atomic_file(path) as temporary,
         uproot.recreate(temporary, compression=uproot.ZSTD(1)) as file,
     ):
-        file["metaData"] = '{"DataType": "MC", "RecoPassName": "simulation", "O2Version": "pidml"}'
+        file[metadata.KEY] = metadata.TEXT
         for index, (share, frame_seed) in enumerate(zip(split_evenly(tracks, frames), seeds, strict=True)):
             frame = simulate_frame(share, generator(frame_seed), form, run)
             for name, columns in frame.tables.items():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pidml.atomic import atomic_file
 from pidml.errors import SpecError
+from pidml.simulation import metadata as root_metadata
 from pidml.simulation import response
 from pidml.simulation.generate import SimulatedTracks, generate_tracks, generator
 from pidml.species import by_name
@@ -90,7 +91,7 @@ def write_track_table(
         uproot.recreate(temporary, compression=uproot.ZSTD(1)) as file,
     ):
         if form.metadata:
-            file["metaData"] = '{"DataType": "MC", "RecoPassName": "simulation", "O2Version": "pidml"}'
+            file[root_metadata.KEY] = root_metadata.TEXT
         for index, (share, frame_seed) in enumerate(zip(split_evenly(tracks, frames), seeds, strict=True)):
             _write_frame(file, f"DF_{first_frame + index}/{form.tree}", share, generator(frame_seed), form)
 
