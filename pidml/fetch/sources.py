@@ -75,13 +75,17 @@ def _alternatives(path: str, options: FetchOptions) -> list[str]:
 
 
 def _of_address(address: str, options: FetchOptions) -> list[Source]:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError as error:
+        raise PathRefused(f"address {redacted(address)[:120]!r} is malformed: {error}", "correct it") from error
     if _LFN_BEGINNING.match(address):
         return _of_lfn(address, options)
     if parts.scheme == "alien":
         return _of_lfn(address.removeprefix("alien:").removeprefix("//"), options)
     if parts.scheme in ("http", "https", "root", "s3"):
-        if not parts.hostname:
+        if not host:
             raise PathRefused(f"address {redacted(address)[:120]!r} names no host", "write scheme://host/path")
         return [Source("http" if parts.scheme.startswith("http") else "fsspec", address)]
     if parts.scheme == "file":
