@@ -81,8 +81,8 @@ class Bundle:
         """Return certainties, float32 (tracks, species).
 
         Args:
-            features: float32 (tracks, features) in the bundle's order, raw units, NaN where missing; momentum limits are
-                applied already (prepared data) or else :meth:`predict_columns` is the method to use.
+            features: float32 (tracks, features) in the bundle's order, raw units, NaN where missing, with the momentum
+                limits applied (as in prepared data); otherwise :meth:`predict_columns` is the method to use.
             batch: tracks evaluated at once.
 
         Raises:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -69,12 +70,10 @@ def write_onnx(module: nn.Module, features: int, path: Path, settings: Export, n
         onnx.save(model, temporary)
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used like a function
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Leave out what the exporter says about itself; other warnings pass."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        yield

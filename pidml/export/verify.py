@@ -14,6 +14,7 @@ from torch import nn
 from pidml import tracks
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
+from pidml.models.pieces import pieces
 
 Array = NDArray[np.float32]
 BATCH = 4096
@@ -74,7 +75,7 @@ def verify(files: Mapping[Path, list[int]], module: nn.Module, standardised: Arr
         ExportError: a file does not run, gives another shape, NaN, or differs too much.
     """
     with torch.inference_mode():
-        expected = np.concatenate([module(part).numpy() for part in torch.from_numpy(standardised).split(BATCH)])
+        expected = np.concatenate([module(part).numpy() for (part,) in pieces(BATCH, torch.from_numpy(standardised))])
     largest = 0.0
     for path, columns in files.items():
         opened = session(path)

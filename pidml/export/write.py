@@ -62,7 +62,7 @@ def export_bundle(
     Args:
         classifier_dirs: what training wrote: one directory, or one per species.
         prepared: the data the networks were trained on; its validation tracks are used for the comparison.
-        job: ``export`` is read, and ``model`` and ``name`` for the explanation.
+        job: ``export`` is read, and ``name`` for the explanation.
         out_dir: folder to fill; made if it is not there.
 
     Raises:
@@ -125,7 +125,8 @@ def _facts(
         "format": _FORMAT,
         "pidml": __version__,
         "job": job.name,
-        "architecture": job.model.architecture,
+        "architecture": classifier.architecture,
+        "parameters": classifier.parameters,
         "opset": job.export.opset,
         "ir_version": job.export.ir_version,
         "features": list(classifier.scaling.names),

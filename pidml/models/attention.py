@@ -1,8 +1,8 @@
 """Feature-set embedding with encoder blocks and attention pooling, masked where values are missing.
 
-Each feature is a token: which feature it is, and its value. Missing features are tokens too, so that every track has the
-same shape, but an additive mask takes them out of the attention's keys and of the pooling: the result for a track equals
-that of a network that was only given the tokens that are there (Horn et al., ICML 2020, for sets of observations).
+Each feature is a token: which feature it is, and its value. Missing features are tokens too, so that every track has
+the same shape, but an additive mask takes them out of the attention's keys and of the pooling: the result for a track
+equals that of a network that was only given the tokens that are there (sets of observations: Horn et al., ICML 2020).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MASKED = -1e9
 class Embedding(nn.Module):
     """Token embedding: an affine map of the feature's columns with weights of its own, then a perceptron for all.
 
-    The affine maps of all features are one matrix product: the weights form a matrix that is 0 outside each token's block.
+    The affine maps of all features are one matrix product; its matrix is 0 outside each token's block.
     """
 
     owner: Tensor
@@ -33,9 +33,8 @@ class Embedding(nn.Module):
         self.features, first = features, hidden[0]
         owner = functional.one_hot(constant(columns.token, torch.int64), features).to(torch.float32)
         self.register_buffer("owner", owner[:, :, None], persistent=False)
-        self.weight = nn.Parameter(
-            torch.randn(columns.size, first) * (0.5 * owner.sum(0)[list(columns.token)] ** -0.5)[:, None]
-        )
+        scale = 0.5 * owner.sum(dim=0)[list(columns.token)] ** -0.5
+        self.weight = nn.Parameter(torch.randn(columns.size, first) * scale[:, None])
         self.bias = nn.Parameter(torch.randn(features, first) * 0.5)
         self.rest, last = perceptron(first, hidden[1:], dropout)
         self.final = nn.Linear(last, width)

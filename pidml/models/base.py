@@ -41,10 +41,10 @@ class Inputs:
 class Network(nn.Module):
     """Base of all networks.
 
-    ``forward(standardised)`` takes float32 of shape ``(batch, features)``, NaN where missing in any mixture of patterns,
-    and returns logits of shape ``(batch, outputs)``, finite for every row. It is the composition of two parts: ``encode``
-    holds no trained parameter, so that training does it once per track and not once per epoch; ``body`` is the rest. The
-    last layer is ``output``, a :class:`torch.nn.Linear`.
+    ``forward(standardised)`` takes float32 of shape ``(batch, features)``, NaN where missing in any mixture of
+    patterns, and returns logits of shape ``(batch, outputs)``, finite for every row. It is the composition of two
+    parts: ``encode`` holds no trained parameter, so that training does it once per track and not once per epoch;
+    ``body`` is the rest. The last layer is ``output``, a :class:`torch.nn.Linear`.
     """
 
     #: Rows that are evaluated at once where memory for intermediate values is of concern.
@@ -74,7 +74,8 @@ class Network(nn.Module):
         """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:  # nn.Module's own is untyped
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Call :meth:`forward`; declared because that of nn.Module returns anything."""
         result: Tensor = super().__call__(*args, **kwargs)
         return result
 

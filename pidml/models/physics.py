@@ -1,8 +1,8 @@
 """Quantities of physical meaning, computed from standardised features inside a network's graph.
 
-A network could learn these from the features, but slowly: whether a track is a kaon depends on how far its TPC signal is
-from the Bethe–Bloch curve and its β from that of a kaon of its momentum, both many orders of magnitude smoother functions of
-log p than of p. All have no trained parameter; all are of order 1, bounded, and NaN where an ingredient is missing.
+A network could learn these from the features, but slowly: whether a track is a kaon depends on how far its TPC signal
+is from the Bethe–Bloch curve, and its β from that of a kaon of its momentum. Both expectations are given here. All
+quantities are of order 1, bounded, free of trained parameters, and NaN where an ingredient is missing.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class PhysicsInputs(nn.Module):
 
     mean: Tensor
     std: Tensor
+    masses: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Batches without per-track Python: from memory where the sample fits, else from chunks read ahead.
 
-Both kinds are sized iterables of ``(encoded, classes)`` whole batches. What an epoch holds, and in which order, depends on
-the seed and the epoch's number alone, so a training that resumes at an epoch sees what an uninterrupted one would see.
+Both kinds are sized iterables of ``(encoded, classes)`` whole batches. What an epoch holds, and in which order, depends
+on the seed and the epoch's number alone, so a training that resumes sees what an uninterrupted one would see.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pidml import tracks
 from pidml.data.prepared import PreparedDataset, Scaling, Split
+from pidml.models.pieces import pieces
 from pidml.training.labels import class_indices
 from pidml.training.readahead import read_ahead
 
@@ -84,7 +85,7 @@ class Resident:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.plan is None:
-            yield from zip(self.encoded.split(_ROWS), self.classes.split(_ROWS), strict=True)
+            yield from ((part[0], part[1]) for part in pieces(_ROWS, self.encoded, self.classes))
             return
         plan, order = self.plan, self._order(self.plan)
         for number in range(len(self)):
@@ -136,11 +137,11 @@ class Streamed:
 
     def _batches(self, plan: Plan) -> Iterator[Batch]:
         left: Batch | None = None
-        for encoded, classes in read_ahead(self._pools(plan)):
-            if left is not None:
-                encoded, classes = torch.cat([left[0], encoded]), torch.cat([left[1], classes])
+        for pool in read_ahead(self._pools(plan)):
+            encoded, classes = pool if left is None else (torch.cat([left[0], pool[0]]), torch.cat([left[1], pool[1]]))
             whole = len(classes) // plan.batch_size * plan.batch_size
-            yield from zip(encoded[:whole].split(plan.batch_size), classes[:whole].split(plan.batch_size), strict=True)
+            for part in pieces(plan.batch_size, encoded[:whole], classes[:whole]):
+                yield part[0], part[1]
             left = encoded[whole:], classes[whole:]
         if left is not None and self.rows < plan.batch_size:
             yield left

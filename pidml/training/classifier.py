@@ -59,20 +59,24 @@ class Classifier:
         scaling: how features are standardised, with their names in order.
         module: standardised features (batch, features) → certainties (batch, species).
         evaluation_batch: rows evaluated at once unless said otherwise.
+        architecture: name of the networks' architecture.
+        parameters: number of trained parameters, all networks together.
     """
 
     species: tuple[str, ...]
     scaling: Scaling
     module: nn.Module
     evaluation_batch: int
+    architecture: str
+    parameters: int
 
     @torch.inference_mode()
     def predict(self, features_raw: NDArray[np.float32], batch: int | None = None) -> NDArray[np.float32]:
         """Return certainties, float32 (tracks, species).
 
         Args:
-            features_raw: (tracks, features), raw units, NaN where missing or hidden by momentum limits; memory maps are read
-                in pieces.
+            features_raw: (tracks, features), raw units, NaN where missing or hidden by momentum limits; memory maps
+                are read in pieces.
             batch: rows evaluated at once.
         """
         result = np.empty((len(features_raw), len(self.species)), np.float32)
@@ -131,7 +135,10 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     networks = [_network(content, scaling) for content in contents]
     parts = [Certainty(n, content["objective"]) for n, content in zip(networks, contents, strict=True)]
     module = Together(parts, [names.index(name) for name in species]).eval()
-    return Classifier(species, scaling, module, min(network.evaluation_batch for network in networks))
+    return Classifier(
+        species, scaling, module, min(network.evaluation_batch for network in networks), first["model"]["architecture"],
+        sum(network.parameter_count for network in networks),
+    )  # fmt: skip
 
 
 def _read(directory: Path) -> dict[str, Any]:

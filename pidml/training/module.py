@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pidml.models import Network
+from pidml.models.pieces import pieces
 from pidml.spec.model_sections import Training
 from pidml.training.batches import Batch
 from pidml.training.objective import loss
@@ -43,7 +44,7 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Add the loss of a batch to the sum; wide networks take it in pieces."""
         size = self.network.evaluation_batch
-        for encoded, classes in zip(batch[0].split(size), batch[1].split(size), strict=True):
+        for encoded, classes in pieces(size, *batch):
             value = loss(self.training_spec.objective, self.network.body(encoded).float(), classes)
             _add(self.validation_sum, value, len(classes))
 

@@ -121,7 +121,12 @@ class Recorder(pl.Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ARG002 - Lightning passes it
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
     ) -> None:
         """Look for NaN now and then, and stop the clock after the last batch."""
         assert isinstance(pl_module, TrainingModule)
@@ -131,7 +136,7 @@ class Recorder(pl.Callback):
         if last:
             self._seconds = time.perf_counter() - self._started
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Start the sum of the validation loss."""
         assert isinstance(pl_module, TrainingModule)
         pl_module.validation_sum.zero_()

@@ -70,8 +70,8 @@ def train(
         prepared: the data.
         job: model, training and seed are read.
         species: names out of ``species.TARGET_NAMES``; all six for a shared trunk, one for separate networks.
-        work_dir: persistent folder for checkpoints: a run that was killed resumes after its last completed epoch and gives
-            the same result as one that was not (on a CPU).
+        work_dir: persistent folder for checkpoints: a run that was killed resumes after its last completed epoch
+            and gives the same result as one that was not (on a CPU).
         out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``history.csv`` and ``training.json``.
         resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
         pool_rows: tracks mixed at a time when streaming.
@@ -87,7 +87,7 @@ def train(
     result = fit(prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows)
     with explained(out_dir):
         save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)
-        thresholds, f1 = _thresholds(prepared, species, out_dir)
+        thresholds, f1 = _thresholds(prepared, out_dir)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
         summary = _summary(result, species, thresholds, f1, time.perf_counter() - started)
@@ -95,9 +95,7 @@ def train(
     return summary
 
 
-def _thresholds(
-    prepared: PreparedDataset, species: Sequence[str], out_dir: Path
-) -> tuple[dict[str, float], dict[str, float]]:
+def _thresholds(prepared: PreparedDataset, out_dir: Path) -> tuple[dict[str, float], dict[str, float]]:
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
     classifier = load_classifier(out_dir)
