@@ -135,7 +135,7 @@ PARAMETERS = {
     "temperature": (mixture, "_TEMPERATURE", 0.05),
     "power": (mixture, "_POWER", 0.2),
     "secondaries": (mixture, "_SECONDARY_SIZE", 0.2),
-    "distance of secondaries": (response, "_SECONDARY_XY", 0.7),
+    "distance of secondaries": (response, "_SECONDARY_Z", 0.6),
     "TRD signal width": (response, "TRD_SIGNAL_WIDTH", 0.15),
 }
 
