@@ -11,6 +11,8 @@ from pidml.errors import SpecError
 from pidml.simulation.ao2d import write_ao2d
 from pidml.simulation.track_tables import TableFormat, split_evenly, write_track_table
 
+_TRACKS_PER_RAW_FRAME = 500_000
+
 
 def simulate_files(
     out_dir: Path | str,
@@ -33,7 +35,9 @@ def simulate_files(
         files: number of files.
         fmt: ``ao2d`` for raw tables, ``tracks`` for track tables.
         seed: 0 or more.
-        frames: ``DF_`` directories per file.
+        frames: ``DF_`` directories per file; AO2D files get more where a directory would hold over 500,000 tracks,
+        because
+            each is simulated in memory.
         tree: for track tables, one of :data:`pidml.tracks.TREES`.
 
     Returns:
@@ -54,6 +58,8 @@ def simulate_files(
         )
     if fmt not in ("ao2d", "tracks"):
         raise SpecError(f"no format is called {fmt!r}", "use ao2d or tracks")
+    if fmt == "ao2d":
+        frames = max(frames, -(-tracks // (files * _TRACKS_PER_RAW_FRAME)))
     paths = []
     seeds = SeedSequence(seed).spawn(files)
     for index, (share, file_seed) in enumerate(zip(split_evenly(tracks, files), seeds, strict=True)):

@@ -180,3 +180,12 @@ def test_posterior_of_a_table_read_back_is_that_of_the_simulation(tmp_path):
     probability = simulation.posterior(columns)
     pions = columns["fPdgCode"] == 211
     assert probability[pions, 0].mean() > 0.9 > 0.1 > probability[~pions, 0].mean()
+
+
+def test_ao2d_files_get_more_frames_than_asked_for_rather_than_huge_ones(tmp_path, monkeypatch):
+    from pidml.simulation import files
+
+    monkeypatch.setattr(files, "_TRACKS_PER_RAW_FRAME", 100)
+    (path,) = simulate_files(tmp_path, 410, files=1, fmt="ao2d", frames=3)
+    with uproot.open(path) as file:
+        assert sum(key.startswith("DF_") for key in file.keys(recursive=False)) == 5
