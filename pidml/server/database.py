@@ -65,6 +65,16 @@ CREATE TABLE grid_checksums (
 """
 # Times are seconds since the epoch, UTC.
 
+# Which question brought which task; a table of its own, so that a database made before it was thought of gets it too.
+_CLAIMS = """
+CREATE TABLE IF NOT EXISTS claims (
+  machine_id INTEGER NOT NULL REFERENCES machines (id),
+  key TEXT NOT NULL,
+  task_id INTEGER NOT NULL REFERENCES tasks (id),
+  PRIMARY KEY (machine_id, key)
+)
+"""
+
 
 class Database:
     """A pool of connections to one SQLite file in WAL mode; safe for threads, and for several processes at once.
@@ -99,6 +109,7 @@ class Database:
                     f"{self.path} has schema version {version}, this program knows {SCHEMA_VERSION}",
                     "use the version of pidml that wrote it, or another data directory",
                 )
+            connection.execute(_CLAIMS)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)

@@ -42,16 +42,21 @@ class MachineApi:
         ]
 
     async def fetch_task(self, request: Request) -> Response:
-        """Assign the oldest queued task to the machine: 200, 400, 401 or 404."""
+        """Assign the oldest queued task to the machine: 200, 400, 401 or 404.
+
+        With an ``Idempotency-Key`` header, echoed to say that it is honoured, the same key gives the same task again.
+        """
         if request.method != "GET":
             raise HTTPException(405, "a task is fetched with GET")  # HEAD would assign a task and not show it
         machine_id = number_in_path(request, "machine_id", 400, "the machine id")
         if not await run_in_threadpool(self.store.machine_is, machine_id, _key(request)):
             raise HTTPException(401, "there is no machine with this id and key")
-        task = await run_in_threadpool(self.store.assign_next, machine_id)
+        key = _idempotency_key(request)
+        echo = {} if key is None else {"Idempotency-Key": key}
+        task = await run_in_threadpool(self.store.assign_next, machine_id, key)
         if task is None:
-            raise HTTPException(404, "no training task is queued")
-        return JSONResponse(task.as_protocol(), headers={"Cache-Control": "no-store"})
+            raise HTTPException(404, "no training task is queued", echo)
+        return JSONResponse(task.as_protocol(), headers={"Cache-Control": "no-store", **echo})
 
     async def report_status(self, request: Request) -> Response:
         """Set the status of a task: 200 and nothing, 401 or 422."""

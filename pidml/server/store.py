@@ -140,20 +140,30 @@ class ServerStore(ResultStore):
             connection.execute(_RECORD, (task_id, int(TaskStatus.QUEUED), now, source))
         return task_id
 
-    def assign_next(self, machine_id: int) -> Task | None:
+    def assign_next(self, machine_id: int, claim_key: str | None = None) -> Task | None:
         """Assign the oldest queued task to a machine, set it to Training, and return it; ``None`` if none is queued.
 
         Choice, assignment and status are one transaction that owns the database's write lock, flushed to the disk
-        before this returns: two machines never get the same task, and an answer given is never forgotten.
+        before this returns: two machines never get the same task, and an answer given is never forgotten. A machine
+        that did not get the answer asks again with the same ``claim_key`` and is given the same task.
         """
         now = time.time()
         with self.database.write() as connection:
             connection.execute("UPDATE machines SET last_seen = ? WHERE id = ?", (now, machine_id))
             row = connection.execute(
+                "SELECT t.id FROM claims c JOIN tasks t ON t.id = c.task_id"
+                " WHERE c.machine_id = ? AND c.key = ? AND t.machine_id = c.machine_id AND t.status != ?",
+                (machine_id, claim_key, int(TaskStatus.QUEUED)),
+            ).fetchone()
+            if row is not None:
+                return task_of(connection.execute(f"{_TASKS} WHERE t.id = ?", (row["id"],)).fetchone())
+            row = connection.execute(
                 "SELECT id FROM tasks WHERE status = ? ORDER BY id LIMIT 1", (int(TaskStatus.QUEUED),)
             ).fetchone()
             if row is None:
                 return None
+            if claim_key is not None:
+                connection.execute("REPLACE INTO claims VALUES (?, ?, ?)", (machine_id, claim_key, row["id"]))
             connection.execute(
                 "UPDATE tasks SET status = ?, machine_id = ?, changed = ? WHERE id = ?",
                 (int(TaskStatus.TRAINING), machine_id, now, row["id"]),
