@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pidml
 from pidml.alicetraint.client import AliceTraINTClient, check_name
-from pidml.alicetraint.jobs import JobDirectory, State
+from pidml.alicetraint.jobs import JobDirectory, State, read_json
 from pidml.alicetraint.outbox import flush, report_status, upload_files, waiting, withdraw_status
 from pidml.alicetraint.receipts import Upload, refusals
 from pidml.atomic import write_text
@@ -22,6 +22,7 @@ from pidml.server.protocol import FileType, TaskStatus
 
 TAIL_BYTES = 256 * 1024
 MAX_STEP_LOGS = 200
+MAX_STEP_LOG_BYTES = 8 * 1024 * 1024
 
 
 def failure_log(job: JobDirectory) -> Path:
@@ -51,7 +52,20 @@ def write_failure_log(job: JobDirectory, reason: Reason, state: State, secret: S
         "End of the job's log:" if job.log_file.exists() else "The job was not started.",
         _tail(job.log_file),
     ]
+    _keep_step_log(job, secret)
     write_text(path, secret.mask("\n".join(lines)) + "\n")
+
+
+def _keep_step_log(job: JobDirectory, secret: Secret) -> None:
+    """Copy the end of the failed step's own log, which jobs share and which may change, to this job's logs."""
+    try:
+        told = read_json(job.failure_file)
+    except StoreError:
+        return  # the step was killed while it wrote why; its log is named nowhere else
+    log = Path(str((told or {}).get("log") or ""))
+    if not log.is_absolute() or log.suffix != ".log" or not log.is_file():
+        return
+    write_text(job.logs / "failed_step.log", secret.mask(_tail(log, MAX_STEP_LOG_BYTES)))
 
 
 def _refused_lines(job: JobDirectory) -> Iterator[str]:
@@ -59,11 +73,11 @@ def _refused_lines(job: JobDirectory) -> Iterator[str]:
         yield f"refused   {item.get('name')}: {item.get('why')}"
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, limit: int = TAIL_BYTES) -> str:
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - TAIL_BYTES))
+            stream.seek(max(0, stream.tell() - limit))
             return stream.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""

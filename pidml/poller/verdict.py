@@ -15,7 +15,7 @@ anything else                    failed at once: running it again gives the same
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pidml.alicetraint.jobs import JobDirectory, State, read_json
@@ -78,20 +78,21 @@ def judge(job: JobDirectory, exit_code: int) -> Verdict:
     """Return what a process's exit code and the reason its steps left mean."""
     if exit_code == 0:
         return Verdict("completed")
-    reason = _told(job) or _of_exit(exit_code)
+    reason = _told(job, exit_code) or _of_exit(exit_code)
     by_signal = exit_code > 128 and reason.code.startswith("exit")
     transient = reason.code in TRANSIENT_CODES or exit_code in TRANSIENT_EXITS or by_signal
     return Verdict("retry" if transient else "failed", reason)
 
 
-def _told(job: JobDirectory) -> Reason | None:
+def _told(job: JobDirectory, exit_code: int) -> Reason | None:
     try:
         value = read_json(job.failure_file)
     except StoreError:
         return None  # half a file of a step that was killed says less than the exit code
     if value is None:
         return None
-    return Reason(*(str(value.get(key) or "") for key in ("code", "what", "hint", "step")))
+    told = Reason(*(str(value.get(key) or "") for key in ("code", "what", "hint", "step")))
+    return told if told.code else replace(told, code=f"exit {exit_code}")
 
 
 def _of_exit(exit_code: int) -> Reason:

@@ -26,6 +26,7 @@ from pidml.poller.claiming import Claims
 from pidml.poller.disk import can_never_fit, check_room, needed_bytes
 from pidml.poller.failure import failure_log, report_end, write_failure_log
 from pidml.poller.lock import only_poller
+from pidml.poller.logs import hide
 from pidml.poller.process import end_leftovers
 from pidml.poller.run import Command, Supervision, law_command
 from pidml.poller.signals import Signals
@@ -66,7 +67,7 @@ def poll(
         StoreError: the store cannot be used.
         ServerError: with ``once`` or ``drain``, the server could not be asked.
     """
-    settings.server_address()
+    hide(settings.server_address().secret)
     with only_poller(settings.store), Signals() as signals:
         poller = Poller(settings, signals, command, reload)
         try:
@@ -346,6 +347,7 @@ class Poller:
             logger.error("the configuration is not reloaded: %s", error)
             return
         self._client.__exit__()
+        hide(address.secret)
         self.settings = new
         self._client = self._new_client()
         self._pace = _Pace()
