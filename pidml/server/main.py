@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-upload-bytes", type=int, default=ServerSettings.max_upload_bytes)
     parser.add_argument("--max-body-bytes", type=int, default=ServerSettings.max_body_bytes)
     options = parser.parse_args(arguments)
-    settings = ServerSettings(**vars(options), admin_token=os.environ.get("PIDML_SERVER_TOKEN"))
+    settings = ServerSettings(**vars(options), admin_token=os.environ.get("PIDML_SERVER_TOKEN") or None)
     try:
         serve(settings, lambda url: print(url, flush=True))  # noqa: T201 - the address is this command's output
     except PidmlError as error:
