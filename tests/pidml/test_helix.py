@@ -143,3 +143,23 @@ def test_displaced_track_comes_back_with_its_dca(pt, phi, tgl, charge, distance,
     assert dca_xy[0] == pytest.approx(distance, abs=1e-10)
     assert dca_z[0] == pytest.approx(0, abs=1e-9)
     assert_same_state(back, start)
+
+
+def test_closest_approach_is_that_of_the_formula_in_o2():
+    tracks = helix.propagate_to_radius(random_tracks(500, seed=8), 3.0, FIELD)
+    sector = np.round(tracks.alpha / 0.35) * 0.35
+    tracks = helix.rotate(tracks, sector)
+    vertex = np.random.default_rng(2).normal(0, [0.05, 0.05, 6], (500, 3))
+    there, dca_xy, dca_z = helix.propagate_to_vertex(tracks, vertex, FIELD)
+    # O2: the frame is turned until the momentum at the closest approach lies along x, then the track moves to x_vertex.
+    cos, sin = np.cos(tracks.alpha), np.sin(tracks.alpha)
+    xv, yv = vertex[:, 0] * cos + vertex[:, 1] * sin, vertex[:, 1] * cos - vertex[:, 0] * sin
+    kappa = helix.curvature(tracks.signed1pt, FIELD)
+    tangent = -(kappa * (tracks.x - xv) - tracks.snp) / (kappa * (tracks.y - yv) + np.sqrt(1 - tracks.snp**2))
+    turn = np.arctan(tangent)
+    moved = helix.rotate(tracks, tracks.alpha + turn)
+    moved = helix.propagate_to_x(moved, xv * np.cos(turn) + yv * np.sin(turn), FIELD)
+    np.testing.assert_allclose(moved.y - (yv * np.cos(turn) - xv * np.sin(turn)), dca_xy, atol=1e-10)
+    np.testing.assert_allclose(moved.z - vertex[:, 2], dca_z, atol=1e-10)
+    np.testing.assert_allclose(helix.wrap_angle(moved.alpha - there.alpha), 0, atol=1e-10)
+    np.testing.assert_allclose(moved.snp, 0, atol=1e-10)
