@@ -22,6 +22,8 @@ _BETHE_BLOCH = (0.0320981, 19.9768, 2.52666e-16, 2.72123, 6.08092)
 _MIP = 50.0
 #: Smallest values taken, so that logarithms and ratios stay finite: GeV/c, arbitrary units, v/c, cm.
 _LEAST_MOMENTUM, _LEAST_SIGNAL, _LEAST_BETA, _LEAST_DISTANCE = 0.02, 1.0, 0.05, 1e-4
+#: Largest magnitude of a raw value that is let through, so that squares stay finite.
+_LARGEST = 1e6
 _MOMENTUM_AXES = ("fPx", "fPy", "fPz")
 
 
@@ -78,7 +80,7 @@ class PhysicsInputs(nn.Module):
         """Return the quantities, ``(batch, size)``, NaN where an ingredient is missing."""
         if not self._parts:
             return standardised[:, :0]
-        raw = standardised * self.std + self.mean
+        raw = (standardised * self.std + self.mean).clamp(-_LARGEST, _LARGEST)
         return torch.cat([part(raw) for part in self._parts], dim=1)
 
     def _column(self, raw: Tensor, name: str) -> Tensor:

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pidml import tracks
+from pidml.models import Inputs, build
+from pidml.models.attention import Attention
+from pidml.models.layers import Dropout
+from pidml.simulation import generate_tracks
+from pidml.spec.model_sections import Model
+
+torch.set_num_threads(1)  # networks this small lose by being shared out
+FEATURES = len(tracks.FEATURES)
+SPECS = {
+    "masked-mlp": Model(architecture="masked-mlp", hidden=(24, 16)),
+    "attention": Model(architecture="attention", embed_hidden=(20, 12), d_model=8, ff_hidden=16, pool_hidden=(10,)),
+}
+
+
+def inputs(names=tracks.FEATURES):
+    """A scaling of about the right size: standardised features are divided by their spread."""
+    columns = generate_tracks(2000, 3).columns
+    mean, std = np.zeros(len(names)), np.ones(len(names))
+    for index, name in enumerate(names):
+        if name in tracks.STANDARDISED:
+            mean[index], std[index] = np.nanmean(columns[name]), np.nanstd(columns[name])
+    return Inputs(tuple(names), tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def simulated(size=64, names=tracks.FEATURES):
+    columns = generate_tracks(size, 5).columns
+    scale = inputs(names)
+    raw = np.stack([columns[name].astype(np.float32) for name in names], axis=1)
+    return torch.from_numpy(((raw - np.array(scale.mean)) / np.array(scale.std)).astype(np.float32))
+
+
+def network(architecture, outputs=6, names=tracks.FEATURES):
+    torch.manual_seed(1)
+    return build(SPECS[architecture], inputs(names), outputs).eval()
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+@settings(max_examples=15, deadline=None)
+@given(pattern=st.lists(st.integers(0, 2**FEATURES - 1), min_size=1, max_size=12), order=st.randoms())
+def test_a_track_does_not_depend_on_its_batch(architecture, pattern, order):
+    net, features = network(architecture), simulated()[: len(pattern)]
+    for row, bits in enumerate(pattern):
+        hidden = [bool(bits >> index & 1) for index in range(FEATURES)]
+        features[row, torch.tensor(hidden)] = torch.nan
+    with torch.no_grad():
+        together = net(features)
+        rows = list(range(len(pattern)))
+        order.shuffle(rows)
+        torch.testing.assert_close(net(features[rows]), together[rows], atol=2e-5, rtol=1e-5)
+        alone = torch.cat([net(features[row : row + 1]) for row in rows])
+    torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-5)
+    assert torch.isfinite(together).all()
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+def test_nothing_at_all_and_outliers_give_finite_output(architecture):
+    net = network(architecture)
+    features = torch.full((5, FEATURES), torch.nan)
+    features[1:] = torch.tensor([0.0, 1e6, -1e6, 1e30])[:, None]
+    with torch.no_grad():
+        assert torch.isfinite(net(features)).all()
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+def test_a_missing_value_is_not_a_zero(architecture):
+    net, features = network(architecture), simulated(8)
+    column = tracks.FEATURES.index("fBeta")
+    hidden, zero = features.clone(), features.clone()
+    hidden[:, column], zero[:, column] = torch.nan, 0.0
+    with torch.no_grad():
+        assert (net(hidden) - net(zero)).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+@pytest.mark.parametrize(
+    "names", [("fTPCSignal",), ("fTPCSignal", "fP", "fSign"), ("fPt", "fEta", "fBeta"), ("fPx", "fPy", "fPz", "fBeta")]
+)
+def test_any_choice_of_features(architecture, names):
+    names = tuple(name for name in names if name in tracks.COLUMNS)
+    net, features = network(architecture, names=names), simulated(names=names)
+    features[::3] = torch.nan
+    with torch.no_grad():
+        logits = net(features)
+    assert logits.shape == (len(features), 6)
+    assert torch.isfinite(logits).all()
+    assert logits[1::3].std(dim=0).min() > 1e-4  # the features matter
+
+
+def unpadded(net: Attention, standardised):
+    """Evaluate one track with only the tokens that are there, block by block, with no mask anywhere."""
+    there = ~torch.isnan(standardised)
+    columns = net.columns(standardised[None])
+    tokens = net.embedding(columns)[0, there][None]
+    for block in net.blocks:
+        count, width = tokens.shape[1:]
+        size = width // block.heads
+        parts = block.query_key_value(block.norm_attention(tokens)).reshape(count, 3, block.heads, size)
+        heads = []
+        for head in range(block.heads):
+            query, key, value = parts[:, 0, head], parts[:, 1, head], parts[:, 2, head]
+            heads.append(torch.softmax(query @ key.T / size**0.5, dim=1) @ value)
+        tokens = tokens + block.mix(torch.cat(heads, dim=1))[None]
+        tokens = tokens + block.narrow(torch.relu(block.widen(block.norm_forward(tokens))))
+    tokens = net.norm(tokens)
+    weights = torch.softmax(net.pooling(tokens), dim=1)
+    return net.output(net.head((weights * tokens).sum(dim=1)))[0]
+
+
+def test_masked_attention_equals_unpadded_tokens():
+    net, features = network("attention").double(), simulated(40).double()
+    features[torch.rand(features.shape, generator=torch.Generator().manual_seed(2)) < 0.3] = torch.nan
+    with torch.no_grad():
+        expected = torch.stack([unpadded(net, row) for row in features])
+        assert (net(features) - expected).abs().max() < 1e-6
+        single = network("attention")
+        assert (single(features.float()) - expected.float()).abs().max() < 1e-5
+
+
+def test_deployed_size():
+    net = build(Model(architecture="attention"), inputs(), 6)
+    assert 35_000 < net.parameter_count < 45_000
+    tokens = net.columns.token
+    assert set(tokens) == set(range(FEATURES))  # every feature has a value in its token
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_as_asked(probability):
+    layer = Dropout(probability).train()
+    torch.manual_seed(0)
+    ones = torch.ones(400, 401)  # not a multiple of the eight activations per random word
+    dropped = layer(ones)
+    assert dropped.mean() == pytest.approx(1.0, abs=0.03)
+    assert (dropped == 0).float().mean() == pytest.approx(probability, abs=0.01)
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+def test_rescaling_the_output(architecture):
+    net, features = network(architecture), simulated(8)
+    factor, offset = torch.arange(1.0, 7.0), torch.linspace(-1, 1, 6)
+    with torch.no_grad():
+        before = net(features)
+        net.rescale_output(factor, offset)
+        torch.testing.assert_close(net(features), factor * before + offset)
