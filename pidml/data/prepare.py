@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pidml import atomic, tracks
 from pidml.data import shuffle, statistics, track_tables
+from pidml.data.ahead import ahead
 from pidml.data.cuts import CutFlow
 from pidml.data.prepared import AUX_COLUMNS, SPLITS, PreparedDataset
 from pidml.errors import NoTables, NoTracks
@@ -134,7 +135,7 @@ def _plan(paths: Sequence[Path], preparation: Preparation, simulation: bool, see
 def _fill(spool: shuffle.Spool, plan: _Plan, flow: CutFlow, chunk: int, progress: Progress | None) -> None:
     """Read all tables, apply the cuts and spool what is left."""
     first, total = 0, plan.tracks
-    with closing(shuffle.ahead(track_tables.iterate(plan.tables, plan.columns, chunk))) as chunks:
+    with closing(ahead(track_tables.iterate(plan.tables, plan.columns, chunk))) as chunks:
         for table, columns in chunks:
             count = len(columns["fP"])
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

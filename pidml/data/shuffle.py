@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
-T = TypeVar("T")
 
 _HALF = np.uint64(32)
 _LOWER = np.uint64(0xFFFFFFFF)
@@ -156,13 +153,3 @@ def _read_at(descriptor: int, rows: Rows, offset: int) -> None:
         if count == 0:
             raise OSError(f"the spool file ends {len(data) - filled} bytes early")
         filled += count
-
-
-def ahead(items: Iterator[T]) -> Generator[T]:
-    """Yield ``items`` while a thread of its own already makes the next one."""
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        pending = pool.submit(next, items, end)
-        while (item := pending.result()) is not end:
-            pending = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]

@@ -7,7 +7,7 @@ what comes out has the names of :mod:`pidml.tracks`, float32, with NaN for missi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +103,7 @@ def list_tables(path: Path | str) -> list[TrackTable]:
 
 def iterate(
     tables: Sequence[TrackTable], names: Sequence[str], chunk: int = CHUNK
-) -> Iterator[tuple[TrackTable, Columns]]:
+) -> Generator[tuple[TrackTable, Columns]]:
     """Yield the tracks of tables in order, at most ``chunk`` at a time.
 
     Args:
@@ -154,7 +154,7 @@ def _table(file: Any, path: Path, frame: str, name: str) -> TrackTable:
 
 def _iterate_table(
     file: Any, table: TrackTable, names: Sequence[str], chunk: int
-) -> Iterator[tuple[TrackTable, Columns]]:
+) -> Generator[tuple[TrackTable, Columns]]:
     root_files.require_columns(table.path, table.place, list(table.columns), names)
     if not table.tracks:
         return

@@ -1,0 +1,1 @@
+"""Producers of track tables from AO2D files."""
