@@ -19,8 +19,6 @@ from pidml.evaluation.counts import TARGET_PDG, bin_index, truth_matrix
 from pidml.evaluation.intervals import ONE_SIGMA
 
 Features = NDArray[np.float32]
-#: Value of the prepared dataset's meta key ``simulator`` for this package's own simulation.
-SIMULATOR = "pidml"
 _MOMENTUM = {"fPx", "fPy", "fPz"}
 _DRAWS = 2000
 
@@ -42,13 +40,18 @@ class Posterior:
         return simulation.posterior(columns, self.features, self.limits).astype(np.float32)
 
 
-def exact_posterior(prepared: PreparedDataset) -> tuple[Posterior | None, str]:
-    """Return the exact posterior for a dataset, or None with the reason why it is not known."""
-    if prepared.meta.get("simulator") != SIMULATOR:
+def exact_posterior(prepared: PreparedDataset, *, primaries_only: bool = False) -> tuple[Posterior | None, str]:
+    """Return the exact posterior for a dataset, or None with the reason why it is not known.
+
+    Args:
+        prepared: its ``meta.json`` says in ``likelihood_known`` whether this package simulated all its tracks.
+        primaries_only: whether the dataset was cut to physical primaries.
+    """
+    if not prepared.meta.get("likelihood_known", False):
         return None, "the tracks do not come from this package's simulation, whose likelihood alone is known exactly"
     if not set(prepared.features) >= _MOMENTUM:
         return None, "the features do not hold the momentum's three components, which the likelihood needs"
-    if prepared.meta.get("cuts", {}).get("primaries_only", False):
+    if primaries_only:
         return None, "only primaries were kept, which the likelihood does not describe"
     limits = prepared.meta["momentum_limits"]
     return Posterior(prepared.features, tracks.MomentumLimits(tof=limits["tof"], trd=limits["trd"])), ""
