@@ -45,7 +45,7 @@ def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
         NoTracks: the test sample is empty.
         CorruptFile: a training output lacks its thresholds.
     """
-    from pidml.models import load_classifier
+    from pidml.training import load_classifier
 
     folders = [Path(folder) for folder in train_dirs]
     classifier = load_classifier(folders)
@@ -127,8 +127,7 @@ def _traditional(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: 
 
 def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
     """Return the exact optimum, or why it is not known."""
-    del job
-    exact, why_not = exact_posterior(prepared)
+    exact, why_not = exact_posterior(prepared, primaries_only=job.preparation.cuts.primaries_only)
     if exact is None:
         return why_not
     _log.info("computing the exact posterior of validation and test tracks")

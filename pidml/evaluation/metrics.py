@@ -1,4 +1,4 @@
-"""Purity, efficiency, F1 and AUC of a selection, and the threshold that maximises F1."""
+"""Purity, efficiency, F1 and AUC of a selection, and what all its thresholds give."""
 
 from __future__ import annotations
 
@@ -121,16 +121,3 @@ def _thinned(full: Curve, points: int) -> Curve:
     keep = np.unique(np.concatenate([start, wanted, [len(length) - 1]]))
     keep = keep[keep < len(length)]
     return Curve(full.threshold[keep], full.purity[keep], full.efficiency[keep], full.false_positive_rate[keep])
-
-
-def best_f1_threshold(truth: Flags, scores: Scores) -> float:
-    """Return the threshold (accepted when score ≥ threshold) that maximises F1; NaN without signal.
-
-    Of several equally good thresholds the highest is returned.
-    """
-    if not truth.any():
-        return float("nan")
-    full = curve(truth, scores)
-    with np.errstate(invalid="ignore"):
-        f1 = 2.0 * full.purity * full.efficiency / (full.purity + full.efficiency)
-    return float(full.threshold[np.nanargmax(np.nan_to_num(f1, nan=-1.0))])

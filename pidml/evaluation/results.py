@@ -21,7 +21,6 @@ from pidml.evaluation.counts import (
     SelectionCounts,
     bin_index,
     class_index,
-    truth_matrix,
 )
 
 Scores = NDArray[np.float32]
@@ -174,7 +173,11 @@ def _ranked(
 
 def best_thresholds(split: Split, scores: Scores) -> NDArray[np.float64]:
     """Return, per species, the threshold that maximises F1 on a split, shape (6,); NaN for a species that is absent."""
-    truth = truth_matrix(np.asarray(split.pdg))
-    return np.array(
-        [metrics.best_f1_threshold(truth[:, i], np.ascontiguousarray(scores[:, i])) for i in range(len(TARGET_PDG))]
-    )
+    from pidml.training.thresholds import best_f1_threshold
+
+    result = np.full(len(TARGET_PDG), np.nan)
+    for target, pdg in enumerate(TARGET_PDG):
+        truth = np.asarray(split.pdg) == pdg
+        if truth.any():
+            result[target], _ = best_f1_threshold(truth, np.ascontiguousarray(scores[:, target]))
+    return result

@@ -107,23 +107,27 @@ def label(axes: Axes, simulation: bool, detail: str = "") -> None:
         axes.text(1.0, 1.015, detail, transform=axes.transAxes, fontsize=9.5, ha="right", va="bottom", color=GREY)
 
 
-def save(figure: Figure, path: Path, colours: int = 256) -> None:
-    """Write a figure as a small PNG, the same bytes for the same content.
-
-    Args:
-        path: where to; written atomically.
-        colours: size of the palette; 0 keeps true colours.
-
-    Raises:
-        StoreError: the place is not writable or full.
-    """
+def png(figure: Figure, colours: int = 256) -> bytes:
+    """Return a figure as a small PNG, the same bytes for the same content; ``colours`` of its palette (0: true colours)."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     image = Image.open(buffer).convert("RGB")
     if colours:
         image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    smaller = io.BytesIO()
+    image.save(smaller, format="png", optimize=True)
+    return smaller.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as :func:`png` makes it, atomically.
+
+    Raises:
+        StoreError: the place is not writable or full.
+    """
+    content = png(figure)
     with atomic_file(path) as temporary:
-        image.save(temporary, format="png", optimize=True)
+        temporary.write_bytes(content)
 
 
 def tracks_text(count: int) -> str:

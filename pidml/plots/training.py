@@ -1,0 +1,45 @@
+"""The figure of a training's course."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from pidml import species
+from pidml.plots import style
+
+
+def history(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int]) -> bytes:
+    """Draw training and validation loss and the learning rate against the epoch; return the PNG.
+
+    Args:
+        histories: network → table with columns ``epoch``, ``train_loss``, ``val_loss`` and ``lr``. A network called like a
+            target species has its colour.
+        best_epochs: network → epoch of the smallest validation loss; may lack networks.
+    """
+    with style.canvas((8.4, 5.6)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1), "hspace": 0.06})
+        figure.subplots_adjust(left=0.105, right=0.98, top=0.94, bottom=0.105)
+        for name, rows in histories.items():
+            colour = style.colour(species.by_name(name)) if name in species.TARGET_NAMES else style.INK
+            opposite = name in species.TARGET_NAMES and style.is_opposite(species.by_name(name))
+            prefix = f"{name}: " if len(histories) > 1 else ""
+            epoch = rows["epoch"] + 1
+            marker = {"marker": "o", "markerfacecolor": "white" if opposite else colour}
+            upper.plot(epoch, rows["val_loss"], color=colour, label=f"{prefix}validation", **marker)
+            upper.plot(epoch, rows["train_loss"], color=colour, linestyle="--", alpha=0.7, label=f"{prefix}training")
+            lower.plot(epoch, rows["lr"], color=colour, **marker)
+            best = best_epochs.get(name)
+            if best is not None and (rows["epoch"] == best).any():
+                value = rows.loc[rows["epoch"] == best, "val_loss"].iloc[0]
+                upper.plot([best + 1], [value], marker="*", markersize=14, color=colour, linestyle="none",
+                           label="best epoch" if len(histories) == 1 else None)  # fmt: skip
+        upper.set_ylabel("loss (nats per track)")
+        lower.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lower.xaxis.set_minor_locator(MaxNLocator(1))
+        upper.legend(loc="upper right", ncols=2 if len(histories) > 1 else 1)
+        style.label(upper, True)
+        return style.png(figure)

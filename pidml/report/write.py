@@ -1,0 +1,66 @@
+"""Writes the report: collects what the steps left, and fills the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pidml import __version__
+from pidml.atomic import write_text
+from pidml.report import collect, texts
+from pidml.spec import JobSpec
+
+
+def write_report(
+    out_file: Path, job: JobSpec, steps: Mapping[str, Path | None], extra: Mapping[str, str] | None = None
+) -> None:
+    """Write one self-contained HTML file about a job.
+
+    Sections whose step has no output are left out, so that a report can be written at any time.
+
+    Args:
+        out_file: where to; written atomically.
+        job: the resolved specification.
+        steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train…`` (one or more),
+            ``Benchmark`` and ``ExportModel``; the provenance of others is listed too.
+        extra: further facts for the header, name → text.
+
+    Raises:
+        CorruptFile: an output holds a damaged file.
+    """
+    there = {name: Path(folder) for name, folder in steps.items() if folder is not None}
+    content = _environment().get_template("report.html.j2").render(
+        version=__version__,
+        job=job,
+        specification=texts.as_yaml(job),
+        extra=dict(extra or {}),
+        summary=collect.summary(there.get("Benchmark")),
+        benchmark=collect.benchmark(there.get("Benchmark")),
+        data=collect.data(there.get("PrepareDataset"), there.get("ExploreData")),
+        training=collect.training({name: folder for name, folder in there.items() if name.startswith("Train")}),
+        bundle=collect.bundle(there.get("ExportModel")),
+        provenance=collect.provenance(there),
+    )  # fmt: skip
+    write_text(out_file, content)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pidml.report"),
+        autoescape=True,  # whatever comes from a job, a server or a file is text, never markup
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = {
+        "number": texts.number,
+        "percent": texts.percent,
+        "decimal": texts.decimal,
+        "bytes": texts.size,
+        "duration": texts.duration,
+    }
+    environment.filters.update(filters)
+    return environment
