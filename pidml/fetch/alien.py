@@ -25,7 +25,9 @@ _NAME = "file.root"
 _GRACE = 10.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ABSENT = re.compile(r"Specified source .* not found|does not exist|[Nn]o such file", re.DOTALL)
-_DENIED = re.compile(r"[Pp]ermission denied|not authorized|certificate.*(expired|not found)|[Nn]o valid (token|cert)")
+_DENIED = re.compile(
+    r"(?i)permission denied|not authorized|expired (user )?certificate|certificate files not found|no valid token"
+)
 _FULL = re.compile(r"[Nn]o space left|[Dd]isk quota exceeded")
 
 

@@ -6,7 +6,7 @@ import re
 
 _USER = re.compile(r"(?<=://)[^/\s@]+@")
 _QUERY = re.compile(r"(?<=[^\s?])\?\S*=\S*")
-_SECRETS = re.compile(r"(?i)\b(authz|authorization|signature|token|password|secret)([=:]\s*|\s+)\S+")
+_SECRETS = re.compile(r"(?i)\b(authz|authorization|signature|token|password|secret)[=:]\s*(bearer\s+|basic\s+)?\S+")
 
 
 def redacted(address: str) -> str:

@@ -7,6 +7,7 @@ import importlib
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
@@ -64,13 +65,27 @@ def _receive(request: Request, scheme: str) -> Transfer:
     place = request.partial.path.parent
     require_space(place, total - offset, request.options.reserve, request.source.shown)
     checksums = () if request.checksums else _served_checksum(system, scheme, path)
-    with system.open(path, "rb", cache_type="none") as remote:
+    with _opened(system, path) as remote:
         remote.seek(offset)
         stream = request.partial.begin(request.source.address, validator, total, offset)
         done = save(request, _chunks(remote), stream, offset, total)
     if done < total:
         raise TransientError(f"the file ended after {done} of {total} B")
     return Transfer(request.partial.path, checksums, offset)
+
+
+@contextmanager
+def _opened(system: Any, path: str) -> Iterator[Any]:
+    """Open a remote file for reading; a failure to close it matters to nobody, and would hide why reading failed."""
+    remote = system.open(path, "rb", cache_type="none")
+    try:
+        yield remote
+    finally:
+        try:
+            remote.close()
+        except OSError as error:
+            remote.closed = True  # else it is tried again when the object is collected
+            _log.info("closing failed: %s", redacted_text(" ".join(str(error).split())))
 
 
 def _settings(request: Request, scheme: str) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def _failures(scheme: str) -> tuple[type[Exception], ...]:
 
 def _explained(request: Request, error: Exception) -> Exception:
     """Return the error to raise for what fsspec, XRootD or S3 say."""
-    shown, text = request.source.shown, redacted_text(f"{type(error).__name__}: {error}")
+    shown, text = request.source.shown, redacted_text(" ".join(f"{type(error).__name__}: {error}".split()))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return error
     if isinstance(error, FileNotFoundError) or _ABSENT.search(text):

@@ -83,14 +83,14 @@ def test_passing_failures_are_tried_again(grid, destination, fault):
 
 
 def test_a_missing_lfn_is_named_at_once(grid, destination):
-    with pytest.raises(InputMissing, match="is not in the GRID's catalogue: Specified source .* not found!"):
+    with pytest.raises(InputMissing, match=r"is not in the GRID's catalogue: Specified source .* not found!"):
         get(destination, path=LFN.replace("001", "002"))
     assert len(grid.calls()) == 1
 
 
 def test_a_missing_token_is_named_at_once_without_showing_it(grid, destination):
     grid.will("no token")
-    with pytest.raises(DownloadError, match="no valid token found") as caught:
+    with pytest.raises(DownloadError, match="Invalid/expired user certificate") as caught:
         get(destination)
     assert "alien-token-init" in str(caught.value)
     assert "S3CR3T" not in str(caught.value)
@@ -101,9 +101,7 @@ def test_giving_up_quotes_alien_cp_without_credentials(grid, destination):
     grid.will(*["cut"] * 5)
     with pytest.raises(DownloadError, match=r"5 attempts from alien:///alice.*Socket error root://se//x") as caught:
         get(destination)
-    assert not {"S3CR3T", "pw@", "\x1b"} & set(str(caught.value).split())
-    assert "S3CR3T" not in str(caught.value)
-    assert "pw" not in str(caught.value)
+    assert not [secret for secret in ("S3CR3T", "pw@", "\x1b") if secret in str(caught.value)]
     assert list(destination.parent.iterdir()) == []
 
 

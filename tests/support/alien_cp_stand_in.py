@@ -1,7 +1,7 @@
 """A stand-in for alienpy's ``alien_cp``: its command line, its ways to fail; a folder plays the GRID.
 
-It accepts what alienpy 1.7 accepts and refuses the rest, as a check of what it is given. ``STAND_IN`` in the environment
-is a JSON file: ``{"grid": FOLDER, "log": FILE, "faults": [NAME, …]}``; each run takes the first fault off the list.
+It accepts what alienpy 1.7 accepts and refuses the rest, as a check of what it is given. ``STAND_IN`` names a JSON
+file: ``{"grid": FOLDER, "log": FILE, "faults": [NAME, …]}``; each run takes the first fault off the list.
 """
 
 import json
@@ -63,7 +63,7 @@ def act(fault, stored, lfn, destination):
     if fault == "no services":
         finish(107, "connection to central services failed")
     if fault == "no token":
-        finish(1, "JAlien: no valid token found\nAuthorization: Bearer-S3CR3T")
+        finish(1, "Invalid/expired user certificate!! Check the content of usercert.pem\nAuthorization: Bearer S3CR3T")
     if not stored.is_file():
         finish(2, f"Specified source {lfn} not found!")
     if fault == "no replica":
@@ -84,7 +84,7 @@ def act(fault, stored, lfn, destination):
         time.sleep(600)
     if fault == "nothing copied":
         finish(0, "No copy jobs to be done!")
-    destination.write_bytes(content if fault != "silent damage" else content[:-1] + b"\xff")
+    destination.write_bytes(content if fault != "silent damage" else content[:-1] + bytes([content[-1] ^ 0xFF]))
     finish(0, f"{job}STATUS OK >>> SPEED 1 MiB/s\nSuccessful jobs (1st try): 1/1")
 
 
