@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from pidml.errors import MissingColumn, SpecError
 from pidml.simulation import mixture, response
@@ -74,9 +73,14 @@ def posterior(
         float64 array (tracks, 6), order of :data:`pidml.species.TARGETS`; with ``all_species`` (tracks, 10), which
         adds up to 1.
     """
-    log_joint = log_likelihood(columns, features, limits) + np.log(mixture.PRIOR)
-    probabilities = np.asarray(np.exp(log_softmax(log_joint, axis=1)))
-    return probabilities if all_species else probabilities[:, : len(TARGETS)]
+    joint = log_likelihood(columns, features, limits)
+    joint += np.log(mixture.PRIOR)
+    for start in range(0, len(joint), _CHUNK):
+        part = joint[start : start + _CHUNK]
+        part -= part.max(axis=1, keepdims=True)
+        np.exp(part, out=part)
+        part /= part.sum(axis=1, keepdims=True)
+    return joint if all_species else joint[:, : len(TARGETS)]
 
 
 def _check_features(columns: Mapping[str, NDArray[Any]], features: Sequence[str]) -> None:
@@ -122,7 +126,7 @@ class _Chunk:
 
     def _charge(self) -> Array | float:
         sign = self._seen("fSign")
-        return 0.0 if sign is None else np.where(np.isnan(sign) | (sign * mixture.SIGN > 0), 0.0, -np.inf)
+        return 0.0 if sign is None else np.where(sign * mixture.SIGN < 0, -np.inf, 0.0)
 
     def _has(self, *names: str) -> Array:
         there = [~np.isnan(values) for name in names if (values := self._seen(name)) is not None]

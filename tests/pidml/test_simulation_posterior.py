@@ -140,6 +140,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_no_change_of_a_parameter_improves_the_posterior(sample, monkeypatch, parameter):
     columns, species = seen(sample, NO_LIMITS)
@@ -234,7 +235,7 @@ def test_outlandish_tracks_still_get_probabilities():
     columns["fTPCSignal"][0] = 5000
     columns["fBeta"][1], columns["fTOFSignal"][1] = 0.05, 1e6
     columns["fPx"][2], columns["fPy"][2], columns["fBeta"][2], columns["fTOFSignal"][2] = 0.1, 0.1, 0.9, 15_000
-    columns["fDcaXY"][3] = 50
+    columns["fDcaXY"][3], columns["fSign"][3] = 50, 0
     for limits in (DEFAULT, NO_LIMITS):
         probability = posterior(columns, limits=limits, all_species=True)
         assert np.all(np.isfinite(probability))
