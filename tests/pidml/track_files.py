@@ -52,12 +52,18 @@ def write_tables(path, frames, tree="O2pidtracksmcml", baskets=1, others=()):
 
 
 def write_trees(path, trees):
-    """Write ``{"DF_1/O2track": columns, …}`` as trees."""
+    """Write ``[("DF_1/O2track", columns), …]`` as trees."""
     with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
         for name, columns in trees:
-            file.mktree(name, {key: (value.dtype, value.shape[1:]) for key, value in columns.items()})
-            file[name].extend(columns)
+            flat = {key: value for key, value in columns.items() if isinstance(value, np.ndarray)}
+            file.mktree(name, {key: np.dtype((value.dtype, value.shape[1:])) for key, value in flat.items()})
+            file[name].extend(flat)
     return path
+
+
+def write_raw(path, frames):
+    """Write ``{"DF_1": {"O2track_iu": columns, …}, …}`` as AO2D tables, without columns of lists."""
+    return write_trees(path, [(f"{frame}/{name}", c) for frame, tables in frames.items() for name, c in tables.items()])
 
 
 def old_encoding(columns):
