@@ -28,7 +28,7 @@ from pidml.poller.failure import failure_log, report_end, write_failure_log
 from pidml.poller.lock import only_poller
 from pidml.poller.logs import hide
 from pidml.poller.process import end_leftovers
-from pidml.poller.run import Command, Supervision, law_command
+from pidml.poller.run import Command, Supervision, training_job
 from pidml.poller.signals import Signals
 from pidml.poller.surroundings import Complaints, Counts, publish
 from pidml.poller.verdict import Reason, Verdict, after_retry, due_in
@@ -47,7 +47,7 @@ def poll(
     *,
     once: bool = False,
     drain: bool = False,
-    command: Command = law_command,
+    command: Command = training_job,
     reload: Callable[[], Settings] | None = None,
 ) -> Counts:
     """Finish what was claimed, then claim and run tasks; in the main thread, because it handles signals.

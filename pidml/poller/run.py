@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pidml import resources
 from pidml.alicetraint.jobs import JOB_DIR_VARIABLE, JobDirectory
 from pidml.errors import DiskFull, PidmlError
+from pidml.law_command import law_command, law_environment
 from pidml.poller.disk import check_room, free_bytes
 from pidml.poller.process import TERM_SECONDS, JobProcess, end_leftovers
 from pidml.poller.signals import Signals
@@ -22,16 +21,16 @@ from pidml.settings import Settings
 Command = Callable[[JobDirectory], Sequence[str]]
 
 
-def law_command(job: JobDirectory) -> list[str]:
+def training_job(job: JobDirectory) -> list[str]:
     """Return the command that runs a job with law."""
-    return [sys.executable, "-m", "law", "run", "TrainingJob", "--job-id", str(job.task_id)]
+    return law_command("TrainingJob", ["--job-id", str(job.task_id)])
 
 
 def job_environment(job: JobDirectory, settings: Settings) -> dict[str, str]:
     """Return the environment of a job's processes; the only way on which they get the machine's key."""
     here = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
-    law = {"LAW_CONFIG_FILE": str(resources.law_config()), "LAW_HOME": str(settings.store / ".law")}
-    return law | here | settings.environment() | {JOB_DIR_VARIABLE: str(job.path), "PYTHONUNBUFFERED": "1"}
+    ours = settings.environment() | {JOB_DIR_VARIABLE: str(job.path), "PYTHONUNBUFFERED": "1"}
+    return law_environment(settings.store, here | ours)
 
 
 class Supervision:

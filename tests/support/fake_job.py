@@ -63,7 +63,7 @@ def run_step(store: Path, job: JobDirectory, step: int, seconds: float) -> Path:
 
 def leave_processes(kind: str) -> None:
     sleeper = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
-    subprocess.Popen(sleeper, start_new_session=kind == "session")  # noqa: SIM115
+    subprocess.Popen(sleeper, start_new_session=kind == "session")
 
 
 def main() -> int:
