@@ -2,19 +2,13 @@
 
 import hashlib
 import logging
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 import zlib
-from pathlib import Path
 
 import pytest
-from support.fault_http import Corrupt, Cut, Hold, Longer, Served, Status, WrongRange, fault_server
+from support.fault_http import Corrupt, Cut, Hold, NoLength, Served, Status, WrongRange, fault_server
+from support.server_process import running_server
 
-from pidml.atomic import is_temporary
 from pidml.errors import ChecksumMismatch, DiskFull, DownloadError, InputMissing
 from pidml.fetch import FetchOptions, fetch
 from pidml.spec.data_sections import InputFile
@@ -190,27 +184,36 @@ def test_the_checksum_that_the_server_states_is_verified(server, destination):
 
 
 def test_another_size_than_the_catalogue_says_is_refused_before_the_body(server, destination):
-    hold = Hold(0)
-    serve(server, faults=[hold, hold])
+    stop = Hold(0)
+    serve(server, faults=[stop, stop])
     with pytest.raises(ChecksumMismatch, match=rf"has {len(CONTENT)} B, the catalogue says 17 B"):
         get(server, destination, size=17)
-    hold.release.set()
+    stop.release.set()
     assert not destination.exists()
 
 
 def test_more_bytes_than_the_catalogue_says_are_not_taken(server, destination):
-    serve(server, faults=[Longer(10)])
-    assert get(server, destination, size=len(CONTENT)).attempts == 2
+    serve(server, faults=[NoLength(60_000_000)])
+    steps = []
+    file = InputFile(path=f"{server.url}/a.root", size=len(CONTENT))
+    assert fetch(file, destination, QUICK, lambda done, total: steps.append(done)).attempts == 2
+    assert published(destination) == CONTENT
+    assert max(steps) < 10_000_000
+
+
+def test_an_unannounced_end_is_noticed_by_the_size_and_resumed(server, destination):
+    serve(server, faults=[NoLength(-500_000)])
+    assert get(server, destination, size=len(CONTENT)).resumed_from == 2_500_000
     assert published(destination) == CONTENT
 
 
 def test_a_silent_server_is_left_after_the_read_timeout(server, destination):
-    hold = Hold(1_000_000)
-    serve(server, faults=[hold])
+    stop = Hold(1_000_000)
+    serve(server, faults=[stop])
     try:
         assert get(server, destination, FetchOptions(backoff=0.01, read_timeout=0.3, reserve=0)).attempts == 2
     finally:
-        hold.release.set()
+        stop.release.set()
     assert published(destination) == CONTENT
 
 
@@ -273,6 +276,26 @@ def test_lfns_come_from_the_grid_that_is_named(server, destination):
     assert receipt.checksums == (f"sha256:{SHA256}",)
 
 
+def test_the_embedded_servers_grid_is_resumed_and_verified(destination, tmp_path):
+    stored = tmp_path / "grid" / LFN.lstrip("/")
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(CONTENT)
+    with running_server(tmp_path / "server", grid_dir=tmp_path / "grid") as embedded:
+        options = FetchOptions.from_env({"PIDML_GRID": f"{embedded.url}/grid"})
+        with pytest.raises(InputMissing):
+            fetch(InputFile(path=LFN.replace("001", "002")), destination, options)
+
+        def stop(done, total):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fetch(InputFile(path=LFN), destination, options, stop)
+        receipt = fetch(InputFile(path=LFN, size=len(CONTENT)), destination, options)
+    assert published(destination) == CONTENT
+    assert receipt.resumed_from == 1 << 20
+    assert receipt.checksums == (f"sha256:{SHA256}",)
+
+
 def test_a_failed_replica_is_replaced_by_the_next(server, destination, tmp_path):
     serve(server)
     server.files["/mirror/a.root"] = Served(b"", faults=[Status(503)])
@@ -281,64 +304,3 @@ def test_a_failed_replica_is_replaced_by_the_next(server, destination, tmp_path)
     receipt = fetch(InputFile(path=f"{server.url}/mirror/a.root"), destination, options)
     assert published(destination) == CONTENT
     assert (receipt.source, receipt.attempts) == (f"{server.url}/a.root", 3)
-
-
-def test_a_download_killed_in_the_middle_goes_on(server, destination):
-    hold = Hold(2_000_000)
-    serve(server, faults=[hold])
-    code = (
-        "import sys; from pidml.fetch import *; from pidml.spec.data_sections import InputFile\n"
-        "fetch(InputFile(path=sys.argv[1]), sys.argv[2], FetchOptions(reserve=0))"
-    )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", code, f"{server.url}/a.root", str(destination)], cwd=root) as process:
-        assert hold.reached.wait(60)
-        _wait_for_bytes(destination.parent, 1_000_000, process)
-        os.kill(process.pid, signal.SIGKILL)
-    hold.release.set()
-    left = list(destination.parent.iterdir())
-    assert left
-    assert all(is_temporary(path) for path in left)
-    receipt = get(server, destination)
-    assert published(destination) == CONTENT
-    assert 1_000_000 <= receipt.resumed_from < len(CONTENT)
-    assert server.ranges() == [None, f"bytes={receipt.resumed_from}-"]
-
-
-def _wait_for_bytes(folder, count, process):
-    """Wait until the partial file holds so many bytes; the process tells nothing by itself."""
-    pause = threading.Event()
-    for _ in range(1000):
-        if any(path.suffix == ".root" and path.stat().st_size >= count for path in folder.glob(".*")):
-            return
-        assert process.poll() is None
-        pause.wait(0.02)
-    pytest.fail("nothing was written")
-
-
-def test_a_part_that_is_whole_but_not_renamed_is_taken_over(server, destination):
-    serve(server, faults=[Cut(2_999_999)])
-    with pytest.raises(DownloadError):
-        get(server, destination, FetchOptions(attempts=1, reserve=0))
-    partial = next(path for path in destination.parent.iterdir() if path.suffix == ".root")
-    partial.write_bytes(CONTENT)
-    assert get(server, destination).resumed_from == len(CONTENT) - 1
-    assert published(destination) == CONTENT
-
-
-def test_two_processes_fetch_one_file_once(server, destination):
-    hold = Hold(1_000_000)
-    serve(server, faults=[hold])
-    code = (
-        "import sys; from pidml.fetch import *; from pidml.spec.data_sections import InputFile\n"
-        "print(fetch(InputFile(path=sys.argv[1]), sys.argv[2], FetchOptions(reserve=0)).method)"
-    )
-    command = [sys.executable, "-c", code, f"{server.url}/a.root", str(destination)]
-    root = Path(__file__).parents[2]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)]
-    assert hold.reached.wait(60)
-    hold.release.set()
-    methods = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
-    assert methods == ["already there", "http"]
-    assert published(destination) == CONTENT
-    assert len(server.requests) == 1

@@ -15,7 +15,7 @@ from pidml.fetch import checksum as checksums
 from pidml.spec.data_sections import InputFile
 
 CONTENT = bytes(range(256)) * 1000
-OPTIONS = FetchOptions(reserve=0)
+OPTIONS = FetchOptions(backoff=0.01, reserve=0)
 LFN = "/alice/sim/2024/LHC24b1b/0/535084/AOD/001/AO2D.root"
 
 

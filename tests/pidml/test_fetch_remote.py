@@ -221,7 +221,12 @@ def test_what_the_server_does_not_export_is_refused(xrootd, tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_is_gone_is_a_named_error(tmp_path):
-    answer = run_client([], {}, "root://127.0.0.1:9//store/a.root", tmp_path / "a.root")
+    answer = run_client(
+        [],
+        {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "2"},
+        "root://127.0.0.1:9//store/a.root",
+        tmp_path / "a.root",
+    )
     assert answer["error"] == "DownloadError"
     assert "could not be fetched in 2 attempts" in answer["text"]
 

@@ -7,8 +7,8 @@ file: ``{"grid": FOLDER, "log": FILE, "faults": [NAME, …]}``; each run takes t
 import json
 import os
 import re
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 VALUED = {"-retry", "-S", "-timeout", "-T", "-chunks", "-chunksz", "-y"}
@@ -81,7 +81,9 @@ def act(fault, stored, lfn, destination):
         finish(1, f"{job}STATUS ERROR : {lfn}\n[ERROR] Local error: No space left on device")
     if fault == "hang":
         destination.write_bytes(content[:10])
-        time.sleep(600)
+        child = subprocess.Popen(["sleep", "600"])
+        Path("..", "child").write_text(str(child.pid))
+        child.wait()
     if fault == "nothing copied":
         finish(0, "No copy jobs to be done!")
     destination.write_bytes(content if fault != "silent damage" else content[:-1] + bytes([content[-1] ^ 0xFF]))

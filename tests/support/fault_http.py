@@ -55,13 +55,13 @@ class WrongRange:
 
 
 @dataclass
-class Longer:
-    """Announce no length and send this many bytes too many, then close."""
+class NoLength:
+    """Announce no length and send this many bytes too many (or too few, if negative), then close."""
 
     extra: int
 
 
-Fault = Status | Cut | Hold | Corrupt | WrongRange | Longer
+Fault = Status | Cut | Hold | Corrupt | WrongRange | NoLength
 
 
 @dataclass
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{last}/{len(served.content)}")
         for name, value in self._headers(served).items():
             self.send_header(name, value)
-        if isinstance(fault, Longer):
+        if isinstance(fault, NoLength):
             self.send_header("Connection", "close")
         else:
             self.send_header("Content-Length", str(len(body)))
@@ -169,8 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Corrupt):
             body = bytearray(body)
             body[fault.at] ^= 0xFF
-        if isinstance(fault, Longer):
-            body += bytes(fault.extra)
+        if isinstance(fault, NoLength):
+            body = body + bytes(fault.extra) if fault.extra > 0 else body[: len(body) + fault.extra]
             self.close_connection = True
         if isinstance(fault, Cut):
             body = body[: fault.after]
