@@ -1,12 +1,13 @@
 """From track tables to training, validation and test samples, in one pass over the input and bounded memory.
 
-Reading (in a thread of its own), cuts and the assignment to samples go chunk by chunk; rows are spooled to the output's
-disk in buckets, which are then sorted into a random order and written. See :mod:`pidml.data.shuffle` for why the result
-depends on the input, the settings and the seed alone. Besides the output, the disk must hold the spool, about as large.
+Reading (in a thread of its own), cuts and the assignment to samples go chunk by chunk; rows are spooled in
+buckets, which are then sorted into a random order and written. See :mod:`pidml.data.shuffle` for why the result depends
+on the input, the settings and the seed alone. Besides the output, the disk must hold the spool: about as large.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -28,7 +29,9 @@ from pidml.spec.data_sections import Preparation
 #: Version of the layout that ``meta.json`` states.
 LAYOUT = 1
 #: Size of a bucket of all samples together; the training sample's part of it is sorted in memory, once per thread.
-_BUCKET_BYTES = 24 * 2**20
+_BUCKET_BYTES = 16 * 2**20
+#: Rows spooled in memory; what is beyond goes to the disk. Two million tracks of the training table just fit.
+_SPOOL_MEMORY = 160 * 2**20
 _SORTING_THREADS = 2
 
 Progress = Callable[[int, int], None]
@@ -86,7 +89,8 @@ def prepare(
 
     Args:
         tables: ROOT files with track tables.
-        out: directory to write into; made if need be. ``meta.json`` is written last.
+        out: directory to write into; made if need be. ``meta.json`` is written last. Nothing is flushed to the disk:
+            :func:`pidml.atomic.atomic_directory` does that.
         preparation: features, cuts, momentum limits and fractions.
         simulation: whether the tracks must be simulated; if not, ``pdg`` is 0 for all.
         seed: of split and order.
@@ -102,7 +106,7 @@ def prepare(
     flow = CutFlow(preparation.cuts)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
-        with shuffle.Spool(out, plan.width, len(SPLITS), plan.buckets) as spool:
+        with shuffle.Spool(out, plan.width, len(SPLITS), plan.buckets, _SPOOL_MEMORY) as spool:
             _fill(spool, plan, flow, chunk, progress)
             quotas = _quotas(plan, spool.sizes().sum(axis=1), flow)
             gathered = [_write_sample(spool, plan, out, index, quotas[index]) for index in range(len(SPLITS))]
@@ -261,7 +265,7 @@ class _NpyFile:
 def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered]) -> None:
     preparation = plan.preparation
     scaling, warnings = statistics.scaling_from(gathered[0].moments, preparation.features, preparation.standardised)
-    atomic.write_json(out / "scaling.json", scaling.as_o2())
+    _write_json(out / "scaling.json", scaling.as_o2())
     meta = {
         "layout": LAYOUT,
         "features": list(preparation.features),
@@ -279,4 +283,9 @@ def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered]
         },
         "warnings": warnings,
     }
-    atomic.write_json(out / "meta.json", meta)
+    _write_json(out / "meta.json", meta)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON without flushing it to the disk: who publishes the directory flushes all of it."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

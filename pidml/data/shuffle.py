@@ -2,8 +2,8 @@
 
 Every row has a number (its position in the input) and, from it and the seed, a hash. Its lower half decides the sample;
 its upper half is the row's place: a sample is simply sorted by it. So the result depends on the seed and the input
-alone, not on chunk sizes, bucket sizes or threads. Rows are first scattered into buckets (ranges of the upper half) in
-a spool file without a name, then each bucket is sorted in memory.
+alone, not on chunk sizes, bucket sizes or threads. Rows are first scattered into buckets (ranges of the upper half),
+then each bucket is sorted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,22 +63,31 @@ def place_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
     return (hashes >> _HALF).astype(np.uint32)
 
 
+class _Part(NamedTuple):
+    """Rows of one call of :meth:`Spool.add`, sorted by cell: in memory, or in the file from row ``start`` on."""
+
+    bounds: NDArray[np.int64]  # first row of every cell, and the end
+    rows: Rows | None
+    start: int
+
+
 class Spool:
-    """Rows scattered into buckets of ``samples`` samples, on disk.
+    """Rows scattered into cells (buckets of samples), in memory up to a limit, beyond it on disk.
 
     Args:
         folder: where the spool file lies (without a name: it is gone when closed, whatever happens).
         width: float32 words per row, the place included as last word.
         samples: number of samples.
         buckets: number of buckets per sample.
+        memory: bytes of rows that are kept in memory.
     """
 
-    def __init__(self, folder: Path, width: int, samples: int, buckets: int) -> None:
+    def __init__(self, folder: Path, width: int, samples: int, buckets: int, memory: int) -> None:
         self.width, self.samples, self.buckets = width, samples, buckets
         self._file = tempfile.TemporaryFile(dir=folder, prefix=".spool-")  # noqa: SIM115 closed by __exit__
-        self._end = 0
+        self._parts: list[_Part] = []
+        self._memory_left, self._rows_in_file = memory, 0
         self._buffers = [np.empty((0, width), np.float32)] * 2  # kept from call to call: fresh memory costs time
-        self._bounds: list[NDArray[np.int64]] = []  # per call of add: first row of every cell, and the end
 
     def __enter__(self) -> Self:
         return self
@@ -90,46 +99,60 @@ class Spool:
 
     def add(self, columns: list[NDArray[np.float32]], sample: NDArray[np.uint8], place: NDArray[np.uint32]) -> None:
         """Append rows, given as ``width − 1`` columns of 32-bit words, with their samples and places."""
-        if len(self._buffers[0]) < len(place):
-            self._buffers = [np.empty((len(place), self.width), np.float32) for _ in range(2)]
-        rows, sorted_rows = (buffer[: len(place)] for buffer in self._buffers)
-        words = [*columns, place.view(np.float32)]
-        for start in range(0, len(place), _BLOCK):
+        size = len(place)
+        if len(self._buffers[0]) < size:
+            self._buffers = [np.empty((size, self.width), np.float32) for _ in range(2)]
+        rows, words = self._buffers[0][:size], [*columns, place.view(np.float32)]
+        for start in range(0, size, _BLOCK):
             block = slice(start, start + _BLOCK)
             for index, column in enumerate(words):
                 rows[block, index] = column[block]
         bucket = (place.astype(np.uint64) * np.uint64(self.buckets)) >> _HALF
         cell = sample.astype(np.uint16) * np.uint16(self.buckets) + bucket.astype(np.uint16)
         order = np.argsort(cell, kind="stable")  # radix sort for 16-bit integers
-        np.take(rows, order, axis=0, out=sorted_rows, mode="clip")
-        write_at(self._file.fileno(), sorted_rows, self._end * 4 * self.width)
-        sizes = np.bincount(cell, minlength=self.samples * self.buckets)
-        self._bounds.append(self._end + np.concatenate([[0], np.cumsum(sizes)]))
-        self._end += len(place)
+        keep = rows.nbytes <= self._memory_left
+        ordered = np.empty_like(rows) if keep else self._buffers[1][:size]
+        np.take(rows, order, axis=0, out=ordered, mode="clip")
+        counts = np.bincount(cell, minlength=self.samples * self.buckets)
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        self._parts.append(_Part(bounds, ordered if keep else None, self._rows_in_file))
+        if keep:
+            self._memory_left -= ordered.nbytes
+        else:
+            write_at(self._file.fileno(), ordered, self._rows_in_file * 4 * self.width)
+            self._rows_in_file += size
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the number of rows per sample and bucket, shape (samples, buckets)."""
         total = np.zeros(self.samples * self.buckets, np.int64)
-        for bounds in self._bounds:
-            total += np.diff(bounds)
+        for part in self._parts:
+            total += np.diff(part.bounds)
         return total.reshape(self.samples, self.buckets)
 
     def sorted_bucket(self, sample: int, bucket: int) -> Rows:
-        """Read one bucket and return its rows in their final order, shape (rows, width)."""
-        cell = sample * self.buckets + bucket
-        extents = [(int(bounds[cell]), int(bounds[cell + 1])) for bounds in self._bounds]
-        size = sum(stop - start for start, stop in extents)
-        rows, filled = np.empty((size, self.width), np.float32), 0
-        for start, stop in extents:
-            _read_at(self._file.fileno(), rows[filled : filled + stop - start], start * 4 * self.width)
-            filled += stop - start
+        """Return the rows of one bucket in their final order, shape (rows, width)."""
+        rows = self._gathered(sample * self.buckets + bucket)
         # Place and position in one integer: sorting these is several times faster than a stable argsort of places.
         keys = rows.view(np.uint32)[:, -1].astype(np.uint64) << _HALF
-        keys |= np.arange(size, dtype=np.uint64)
+        keys |= np.arange(len(rows), dtype=np.uint64)
         keys.sort()
         result = np.empty_like(rows)
         np.take(rows, (keys & _LOWER).astype(np.intp), axis=0, out=result, mode="clip")
         return result
+
+    def _gathered(self, cell: int) -> Rows:
+        """Return the rows of one cell in the order in which they were added."""
+        extents = [(part, int(part.bounds[cell]), int(part.bounds[cell + 1])) for part in self._parts]
+        rows = np.empty((sum(stop - first for _, first, stop in extents), self.width), np.float32)
+        filled = 0
+        for part, first, stop in extents:
+            target = rows[filled : filled + stop - first]
+            if part.rows is not None:
+                target[:] = part.rows[first:stop]
+            else:
+                _read_at(self._file.fileno(), target, (part.start + first) * 4 * self.width)
+            filled += stop - first
+        return rows
 
 
 def write_at(descriptor: int, array: NDArray[Any], offset: int) -> int:

@@ -21,7 +21,7 @@ from pidml.errors import BadValues, CorruptFile, NoTables
 from pidml.simulation.metadata import made_by_simulation
 
 #: Tracks per chunk unless told otherwise: with 21 columns a few tens of MB.
-CHUNK = 200_000
+CHUNK = 100_000
 _AO2D_TRACKS = re.compile(r"^O2track(_iu)?(_\d{3})?$")
 
 Columns = dict[str, NDArray[Any]]

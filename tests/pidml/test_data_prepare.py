@@ -173,10 +173,12 @@ def test_both_encodings_of_missing_values_give_the_same_data(tmp_path, seed):
     assert results[0] == results[1]
 
 
-def test_result_does_not_depend_on_the_number_of_buckets(tmp_path, input_file, monkeypatch):
+@pytest.mark.parametrize("spool_memory", [0, 200_000])
+def test_result_does_not_depend_on_buckets_and_where_they_lie(tmp_path, input_file, monkeypatch, spool_memory):
     path, _ = input_file
     one = content(prepare([path], tmp_path / "one", Preparation(), simulation=True, seed=7))
     monkeypatch.setattr(prepare_module, "_BUCKET_BYTES", 10_000)
+    monkeypatch.setattr(prepare_module, "_SPOOL_MEMORY", spool_memory)
     many = content(prepare([path], tmp_path / "many", Preparation(), simulation=True, seed=7))
     for key in one:
         if key != "scaling":  # sums are rounded in another order
@@ -386,6 +388,7 @@ def test_known_likelihood_is_passed_on_if_every_file_has_it(tmp_path, input_file
 
 def test_memory_is_bounded_by_chunk_and_bucket_not_by_the_input(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, "_BUCKET_BYTES", 4_000_000)
+    monkeypatch.setattr(prepare_module, "_SPOOL_MEMORY", 2_000_000)
     path = write_tables(tmp_path / "in.root", {f"DF_{i}": make_columns(10_000, i) for i in range(8)})
     peaks, sizes = [], []
     for name, paths in (("small", [path]), ("large", [path] * 6)):

@@ -81,6 +81,20 @@ def test_column_names_of_older_files_are_understood(tmp_path):
     np.testing.assert_array_equal(read_all(path, ["fTpcExpSignalDiffKa"])["fTpcExpSignalDiffKa"], np.arange(20))
 
 
+@pytest.mark.parametrize("place", ["metaData", "DF_1/metaData"])
+def test_objects_of_classes_that_cannot_be_read_are_skipped(tmp_path, place):
+    path = write_tables(tmp_path / "t.root", {"DF_1": make_columns(20)}, others=[place])
+    # uproot writes no TMap: give the text another class, of a name as long as its own.
+    data = path.read_bytes()
+    assert data.count(b"TObjString") >= 2
+    path.write_bytes(data.replace(b"TObjString", b"TMapOfText"))
+    with uproot.open(path) as file:
+        assert file.classname_of(place) == "TMapOfText"
+    assert track_tables.kind_of_file(path) == "tracks"
+    assert [(table.tracks, table.likelihood_known) for table in track_tables.list_tables(path)] == [(20, False)]
+    assert len(read_all(path, ["fP"])["fP"]) == 20
+
+
 def test_missing_column_names_file_table_and_column(tmp_path):
     columns = make_columns(20)
     del columns["fDcaXY"]
