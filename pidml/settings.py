@@ -92,6 +92,8 @@ class Settings:
         producer: backend that makes track tables of AO2D files.
         limits: the poller's limits.
         metrics_file: Prometheus text file that the poller keeps up to date, or ``None``.
+        connect_seconds: longest time to connect to the server.
+        read_seconds: longest silence of the server while it answers.
         notes: what was understood but has no effect, one line each.
     """
 
@@ -105,6 +107,8 @@ class Settings:
     producer: str = "native"
     limits: PollerLimits = field(default_factory=PollerLimits)
     metrics_file: Path | None = None
+    connect_seconds: float = 10.0
+    read_seconds: float = 60.0
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -131,6 +135,8 @@ class Settings:
             producer=_read(values, "PIDML_PRODUCER", _producer, "native"),
             limits=_limits(values),
             metrics_file=_read(values, "PIDML_METRICS_FILE", lambda text: Path(text).expanduser().absolute(), None),
+            connect_seconds=_read(values, "PIDML_CONNECT_SECONDS", _number(0.01, 600), 10.0),
+            read_seconds=_read(values, "PIDML_READ_SECONDS", _number(0.01, 3600), 60.0),
             notes=tuple(f"{key} has no effect: {why}" for key, why in OBSOLETE.items() if values.get(key)),
         )
 
@@ -162,6 +168,8 @@ class Settings:
             "PIDML_FILE_ROOTS": ":".join(str(root) for root in self.file_roots),
             "PIDML_GRID": self.grid,
             "PIDML_PRODUCER": self.producer,
+            "PIDML_CONNECT_SECONDS": str(self.connect_seconds),
+            "PIDML_READ_SECONDS": str(self.read_seconds),
             "ALICETRAINT_BASE_URL": self.base_url or "",
             "MACHINE_ID": "" if self.machine_id is None else str(self.machine_id),
             "MACHINE_SECRET_KEY": self.secret.reveal() if self.secret else "",

@@ -70,9 +70,16 @@ class AliceTraINTClient:
         self._transport = Transport(address, timeouts)
 
     @classmethod
-    def of_settings(cls, settings: Settings) -> AliceTraINTClient:
-        """Return a client for this machine, for use inside a job: three tries, then the outbox keeps what is owed."""
-        return cls(settings.server_address(), retry=Retry(attempts=3, longest=15.0))
+    def of_settings(
+        cls, settings: Settings, retry: Retry | None = None, wait: Callable[[float], bool] | None = None
+    ) -> AliceTraINTClient:
+        """Return a client for this machine; inside a job it tries three times, then the outbox keeps what is owed.
+
+        Raises:
+            ConfigError: machine id, key or address is not set.
+        """
+        timeouts = Timeouts(settings.connect_seconds, settings.read_seconds, 15 * settings.read_seconds)
+        return cls(settings.server_address(), timeouts, retry or Retry(attempts=3, longest=15.0), wait)
 
     def __enter__(self) -> AliceTraINTClient:
         return self

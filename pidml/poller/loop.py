@@ -119,8 +119,8 @@ class Poller:
         self._open = _open_jobs(settings)
 
     def _new_client(self) -> AliceTraINTClient:
-        return AliceTraINTClient(
-            self.settings.server_address(), retry=Retry(attempts=2, longest=10.0), wait=self.signals.pause
+        return AliceTraINTClient.of_settings(
+            self.settings, retry=Retry(attempts=2, longest=10.0), wait=self.signals.pause
         )
 
     def close(self) -> None:

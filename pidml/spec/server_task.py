@@ -120,7 +120,7 @@ def check_field(field: DeployedField, value: Any) -> bool | int | float:
         SpecError: says the key, the value and what is allowed.
     """
     allowed = f"{field.type} {field.minimum}…{field.maximum}" if field.type != "bool" else "true or false"
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
     fits = {
         "bool": isinstance(value, bool),
         "uint": whole,

@@ -68,6 +68,7 @@ class Machine:
             "PIDML_GRACE_SECONDS": str(limits.grace),
             "PIDML_RETRY_SECONDS": str(limits.retry),
             "PIDML_JOB_LIVES": str(limits.lives),
+            "PIDML_JOB_ATTEMPTS": str(limits.attempts),
             "PIDML_HEARTBEAT_SECONDS": str(limits.heartbeat),
             "PIDML_MIN_FREE_GB": "0",
         }
