@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from pidml.errors import ConfigError
+from pidml.fetch.options import FetchOptions
 from pidml.secret import Secret
 
 GIB = 1024**3
@@ -88,7 +89,7 @@ class Settings:
         secret: its key, or ``None``.
         site: name of the profile in ``configs/sites`` that says where tasks run; empty for here.
         file_roots: local folders from which a server's task may name files.
-        grid: how LFNs are resolved: ``alien``, an http(s) base address, or a directory.
+        grid: where LFNs are looked up (see :class:`pidml.fetch.FetchOptions`); empty for the default.
         producer: backend that makes track tables of AO2D files.
         limits: the poller's limits.
         metrics_file: Prometheus text file that the poller keeps up to date, or ``None``.
@@ -103,7 +104,7 @@ class Settings:
     secret: Secret | None = None
     site: str = ""
     file_roots: tuple[Path, ...] = ()
-    grid: str = "alien"
+    grid: str = ""
     producer: str = "native"
     limits: PollerLimits = field(default_factory=PollerLimits)
     metrics_file: Path | None = None
@@ -131,7 +132,7 @@ class Settings:
             secret=_read(values, "MACHINE_SECRET_KEY", _secret, None),
             site=values.get("PIDML_SITE", ""),
             file_roots=_read(values, "PIDML_FILE_ROOTS", _file_roots, ()),
-            grid=_read(values, "PIDML_GRID", _grid, "alien"),
+            grid=_read(values, "PIDML_GRID", _grid, ""),
             producer=_read(values, "PIDML_PRODUCER", _producer, "native"),
             limits=_limits(values),
             metrics_file=_read(values, "PIDML_METRICS_FILE", lambda text: Path(text).expanduser().absolute(), None),
@@ -228,11 +229,8 @@ def _file_roots(text: str) -> tuple[Path, ...]:
 
 
 def _grid(text: str) -> str:
-    if text == "alien" or urlsplit(text).scheme in ("http", "https"):
-        return text.rstrip("/")
-    if Path(text).expanduser().is_dir():
-        return str(Path(text).expanduser().absolute())
-    raise ValueError(f"{text!r} is neither 'alien', nor an http(s) address, nor an existing directory")
+    FetchOptions.from_env({"PIDML_GRID": text})  # says what is allowed
+    return text
 
 
 def _producer(text: str) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import law
-
 from pidml.atomic import write_json
-from pidml.errors import DownloadError
+from pidml.errors import ChecksumMismatch, InputMissing
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
 from tasks.framework import NO_JOB, JobTask, Step
+from tasks.remote import RemoteWorkflow
 
 #: Name under which a fetched file lies in its output directory.
 FILE_NAME = "AO2D.root"
@@ -23,12 +22,14 @@ FILE_NAME = "AO2D.root"
 MISSING_NAME = "missing.json"
 
 
-class DownloadAOD(Step, law.LocalWorkflow):
+class DownloadAOD(Step, RemoteWorkflow):
     """Fetch one file per branch. Two jobs over the same file share it: its address is the file's own.
 
     A job that may do without some files (``dataset.require`` below 1) gets an output of its own for each, which may say
     that the file could not be had; the share obtained is checked when the data are prepared.
     """
+
+    asks_for = "download"
 
     def create_branch_map(self) -> dict[int, InputFile]:
         """One branch per file."""
@@ -53,7 +54,8 @@ class DownloadAOD(Step, law.LocalWorkflow):
         partial = self.store.root / type(self).__name__ / ".partial" / digest(_identity(self.branch_data)) / FILE_NAME
         try:
             receipt = fetch(self.branch_data, partial, options)
-        except DownloadError as error:
+        except (InputMissing, ChecksumMismatch) as error:
+            # An outage is not recorded as a missing file: it passes, and the job is tried again.
             if not self.lenient:
                 raise
             print(f"{self.title}: going on without {self.branch_data.path}: {error}")  # noqa: T201 - step log

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import csv
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from pidml.species import TARGET_NAMES
 from pidml.store import Store
+
+_COLUMNS = ("purity", "efficiency", "F1", "AUC")
 
 
 def print_outputs(store: Store, job: str) -> None:
@@ -39,17 +42,26 @@ def print_results(store: Store, job: str) -> None:
     index = store.read_index(job)
     folders = {step: store.output(step, digests[0]) for step, digests in index.items()}
     console = Console(soft_wrap=True, highlight=False)
-    metrics = folders["Benchmark"] / "metrics.json"
+    metrics = folders["Benchmark"] / "metrics.csv"
     if metrics.is_file():
-        console.print(_metrics_table(json.loads(metrics.read_text(encoding="utf-8"))))
+        console.print(_metrics_table(metrics))
     for label, path in (("report", folders["Report"] / "report.html"), ("bundle", folders["ExportModel"])):
         console.print(f"{label:9} {path if path.exists() else 'not made'}")
 
 
-def _metrics_table(metrics: dict[str, object]) -> Table:
-    table = Table(
-        "species", "purity", "efficiency", "F1", "AUC", "F1 of nσ", "of the optimum", box=SIMPLE_HEAD, pad_edge=False
-    )
+def _metrics_table(path: Path) -> Table:
+    """Return the figures over all tracks and momenta: the network's, and F1 of the other methods."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["selection"] == "all" and not row["pt_low"]]
+    by_method = {(row["method"], row["species"]): row for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "network"))
+    table = Table("species", *_COLUMNS, *(f"F1 {method}" for method in methods), box=SIMPLE_HEAD, pad_edge=False)
     for name in TARGET_NAMES:
-        table.add_row(name)
+        own = by_method["network", name]
+        others = (by_method[method, name]["f1"] for method in methods)
+        table.add_row(name, *(_figure(own[column.lower()]) for column in _COLUMNS), *map(_figure, others))
     return table
+
+
+def _figure(text: str) -> str:
+    return f"{float(text):.4f}" if text else "–"

@@ -20,7 +20,7 @@ def test_machine_id_key_and_address_are_all_that_is_needed():
     address = settings.server_address()
     assert (address.machine_id, address.secret.reveal(), address.base_url) == (7, KEY, "https://example.org/train")
     assert settings.store == Path.cwd() / "store"
-    assert (settings.grid, settings.producer, settings.file_roots) == ("alien", "native", ())
+    assert (settings.grid, settings.producer, settings.file_roots) == ("", "native", ())
     assert settings.limits == PollerLimits()
 
 
