@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,10 +28,12 @@ class CutFlow:
 
     Attributes:
         cuts: limits.
+        features: columns that must not be infinite; others (nσ, for example) may be.
         removed: cut → tracks that it removed of those that the cuts before it had left.
     """
 
     cuts: Cuts
+    features: Sequence[str]
     removed: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(("bad_values", "tpc_signal", "momentum", "eta", "secondary"), 0))
     )
@@ -68,10 +70,10 @@ class CutFlow:
         with np.errstate(invalid="ignore", over="ignore"):
             total = np.hypot(columns["fPt"], columns["fPz"])
             bad = {"fP": ~(np.abs(momentum - total) <= _MOMENTUM_TOLERANCE * momentum)}
-        for name, values in columns.items():
-            if values.dtype.kind != "f" or name == "fEta":
+        for name in dict.fromkeys((*_MOMENTA, *self.features)):
+            if name not in columns:
                 continue
-            impossible = ~np.isfinite(values) if name in _MOMENTA else np.isinf(values)
+            impossible = ~np.isfinite(columns[name]) if name in _MOMENTA else np.isinf(columns[name])
             bad[name] = bad[name] | impossible if name in bad else impossible
         any_bad = np.logical_or.reduce(list(bad.values()))
         file = str(table.path)

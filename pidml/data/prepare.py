@@ -103,7 +103,7 @@ def prepare(
         DiskFull, StoreError: ``out`` cannot be written.
     """
     plan = _plan(tables, preparation, simulation, seed)
-    flow = CutFlow(preparation.cuts)
+    flow = CutFlow(preparation.cuts, preparation.features)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
         with shuffle.Spool(out, plan.width, len(SPLITS), plan.buckets, _SPOOL_MEMORY) as spool:
