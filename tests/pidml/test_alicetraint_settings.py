@@ -71,7 +71,7 @@ def test_names_of_the_older_module_are_accepted_with_a_note():
         ("ALICETRAINT_POOLING_WAIT_SECONDS", "nan"),
         ("ALICETRAINT_POOLING_WAIT_SECONDS", "-3"),
         ("PIDML_FILE_ROOTS", "data"),
-        ("PIDML_GRID", "/no/such/folder"),
+        ("PIDML_GRID", "ftp://grid"),
         ("PIDML_PRODUCER", "magic"),
         ("PIDML_JOB_HOURS", "-1"),
     ],
