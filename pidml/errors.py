@@ -186,3 +186,9 @@ class ToolMissing(ConfigError):
     """A program or optional package that is needed is not installed."""
 
     code = "P901"
+
+
+class BatchError(PidmlError):
+    """Jobs of a step failed on the batch system, or it cannot be used."""
+
+    code = "P910"

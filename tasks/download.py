@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pidml.atomic import write_json
@@ -30,6 +30,8 @@ class DownloadAOD(Step, RemoteWorkflow):
     """
 
     asks_for = "download"
+
+    resources: ClassVar[dict[str, int]] = {}
 
     def create_branch_map(self) -> dict[int, InputFile]:
         """One branch per file."""

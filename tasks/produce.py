@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import law
 
 from pidml.errors import DownloadError
-from tasks.download import DownloadAOD, branch_files
+from tasks.download import FILE_NAME, DownloadAOD, branch_files
 from tasks.framework import Step
+from tasks.remote import RemoteWorkflow
 
 
-class ProduceTracks(Step, law.LocalWorkflow):
+class ProduceTracks(Step, RemoteWorkflow):
     """Make one track table per group of files. Files that are track tables already pass through unchanged."""
 
     reads = ("producer", "dataset.simulation")
+
+    print_command = law.CSVParameter(
+        default=(),
+        significant=False,
+        description="print what O2Physics would run, and run nothing; `all`, or numbers of groups (default: all)",
+    )
+    interactive_params: ClassVar[list[str]] = [*law.Task.interactive_params, "print_command"]
+    asks_for = "produce"
 
     def create_branch_map(self) -> dict[int, list[int]]:
         """Groups of files: branch → branches of DownloadAOD."""
@@ -41,6 +50,17 @@ class ProduceTracks(Step, law.LocalWorkflow):
     def requires(self) -> Any:
         """The files of this group."""
         return self.upstream()
+
+    def _print_command(self, args: Any) -> None:
+        from pidml.producer.o2physics import describe_command
+
+        groups = self.branch_map if self.is_workflow() else {self.branch: self.branch_data}
+        chosen = {str(each) for each in args} - {"all", "now"}
+        for group, files in groups.items():
+            if not chosen or str(group) in chosen:
+                paths = [DownloadAOD.req(self, branch=branch).directory / FILE_NAME for branch in files]
+                print(f"# group {group}")  # noqa: T201 - what was asked for
+                print(describe_command(paths, self.spec.producer, simulation=self.spec.dataset.simulation))  # noqa: T201
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Run the producer that the job names."""

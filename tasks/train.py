@@ -6,17 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import law
-
 from pidml.species import TARGET_NAMES
 from tasks.prepare import UsesPrepared
+from tasks.remote import RemoteWorkflow
 
 
-class Train(UsesPrepared, law.LocalWorkflow):
+class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
     reads = ("model", "training", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
+    asks_for = "train"
+    needs_packages = (*RemoteWorkflow.needs_packages, "torch", "lightning")
 
     def create_branch_map(self) -> dict[int, tuple[str, ...]]:
         """Branch → species that its network identifies."""

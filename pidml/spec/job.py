@@ -11,6 +11,7 @@ from pidml.errors import SpecError
 from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
 from pidml.spec.model_sections import Evaluation, Export, Model, Training
+from pidml.spec.resources_section import Resources
 
 
 class JobSpec(Section):
@@ -27,6 +28,7 @@ class JobSpec(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
+    resources: Resources = Resources()
 
 
 def parse_job(value: Any, source: str) -> JobSpec:

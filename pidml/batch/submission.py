@@ -1,0 +1,139 @@
+"""What a job is told: resources and site in the scheduler's language, and the environment."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pidml import resources
+from pidml.batch.htcondor import TOKEN
+from pidml.batch.site import Site
+from pidml.spec.resources_section import StepResources
+
+#: CERN's classes of running time: name → h.
+JOB_FLAVOURS = {
+    "espresso": 1 / 3, "microcentury": 1.0, "longlunch": 2.0, "workday": 8.0, "tomorrow": 24.0, "testmatch": 72.0,
+    "nextweek": 168.0,
+}  # fmt: skip
+
+#: Variables that say where credentials lie (not the credentials themselves), and others that steps heed.
+_FORWARDED = {
+    "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "X509_CERT_DIR", "JALIEN_TOKEN_CERT", "JALIEN_TOKEN_KEY",
+    "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE", "KRB5CCNAME", "EOS_MGM_URL", "http_proxy",
+    "https_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "LANG", "LC_ALL",
+}  # fmt: skip
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|KEY$", re.IGNORECASE)
+
+
+def raised(asked: StepResources, site: Site, note: Mapping[str, Any]) -> tuple[int, int]:
+    """Return memory in MB and time in min of a job, after what earlier attempts were killed for.
+
+    Args:
+        asked: what the specification says.
+        site: its limits hold.
+        note: factors ``memory`` and ``time``, 1 at first.
+    """
+    memory = asked.memory * float(note.get("memory", 1))
+    hours = asked.time * float(note.get("time", 1))
+    if site.max_memory:
+        memory = min(memory, max(site.max_memory, asked.memory))
+    if site.max_time:
+        hours = min(hours, max(site.max_time, asked.time))
+    return math.ceil(memory * 1000), max(1, math.ceil(hours * 60))
+
+
+def slurm_lines(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int) -> list[Any]:
+    """Return the lines of a Slurm job file, in the form that law writes them.
+
+    Args:
+        asked: resources of one branch.
+        site: the profile.
+        note: what is known from earlier attempts, see :func:`raised`.
+        branches: branches that the job makes one after the other.
+    """
+    memory, minutes = raised(asked, site, note)
+    lines: list[Any] = [
+        ("nodes", 1),
+        ("ntasks", 1),
+        ("cpus-per-task", asked.cores),
+        ("mem", f"{memory}M"),
+        ("time", minutes * branches),
+        ("open-mode", "append"),
+        # Only variables named here: the submitter's environment may hold keys, and differs from place to place.
+        ("export", "HOME,USER,LANG,PATH"),
+        ("no-requeue",),
+    ]
+    if asked.gpus:
+        lines.append(("gres", f"gpu:{asked.gpus}"))
+    lines += [(name, value) for name, value in (("account", site.account), ("qos", site.qos)) if value]
+    return lines + [f"#SBATCH {option}" for option in site.options]
+
+
+def htcondor_lines(
+    asked: StepResources, site: Site, note: Mapping[str, Any], branches: int, token: str
+) -> list[tuple[str, Any]]:
+    """Return the lines of an HTCondor submit file, in the form that law writes them.
+
+    Args:
+        asked: resources of one branch.
+        site: the profile.
+        note: what is known from earlier attempts, see :func:`raised`.
+        branches: branches that the job makes one after the other.
+        token: by which the submission is found again.
+    """
+    memory, minutes = raised(asked, site, note)
+    seconds = minutes * branches * 60
+    lines: list[tuple[str, Any]] = [
+        ("request_cpus", asked.cores),
+        ("request_memory", f"{memory} MB"),
+        ("request_disk", f"{math.ceil(asked.disk * 1000)} MB"),
+        (f"+{TOKEN}", f'"{token}"'),
+        ("batch_name", "-".join(token.split("-")[:3])),
+    ]
+    if asked.gpus:
+        lines.append(("request_gpus", asked.gpus))
+    if site.name == "lxplus" or site.job_flavour:
+        lines.append(("+JobFlavour", f'"{site.job_flavour or flavour(seconds / 3600)}"'))
+    else:
+        lines += [("+MaxRuntime", seconds), ("allowed_execute_duration", seconds)]
+    if site.account:
+        lines.append(("accounting_group", site.account))
+    for option in site.options:
+        name, _, value = option.partition("=")
+        lines.append((name.strip(), value.strip()))
+    return lines
+
+
+def flavour(hours: float) -> str:
+    """Return the shortest of CERN's classes of running time that fits.
+
+    >>> flavour(2.5)
+    'workday'
+    """
+    return next((name for name, limit in JOB_FLAVOURS.items() if hours <= limit), "nextweek")
+
+
+def job_environment(environment: Mapping[str, str], store: Path, cores: int) -> dict[str, str]:
+    """Return the variables that a job on a worker gets; never a secret, never the profile.
+
+    Args:
+        environment: that of the submitting process.
+        store: root of the store.
+        cores: processor cores that the job asked for.
+    """
+    values = {
+        key: value
+        for key, value in environment.items()
+        if (key.startswith("PIDML_") and not _SECRET.search(key)) or key in _FORWARDED
+    }
+    values.pop("PIDML_SITE", None)
+    return values | {
+        "PIDML_STORE": str(store),
+        "LAW_CONFIG_FILE": str(resources.law_config()),
+        "LAW__core__index_file": environment.get("LAW__core__index_file", str(resources.configs("law-index"))),
+        "OMP_NUM_THREADS": str(cores),
+        "PYTHONUNBUFFERED": "1",
+    }

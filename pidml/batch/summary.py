@@ -1,0 +1,65 @@
+"""The summary of failed jobs: which branches, why, and where to read on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: Jobs that are listed one by one; the others are counted.
+LISTED = 20
+_TAIL_BYTES = 65536
+_TELLING = re.compile(r"^pidml: |failed: \[P\d+\]|^slurmstepd: error|^\w*(Error|Exception): ")
+
+
+def telling_line(log: Path) -> str:
+    """Return the last line of a job's log that says why it failed; "" if there is none."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if _TELLING.search(line)), "")
+
+
+def summary_lines(
+    title: str, failed: Mapping[int, Mapping[str, Any]], notes: Mapping[int, Mapping[str, Any]]
+) -> list[str]:
+    """Return the lines of the summary.
+
+    Args:
+        title: of the step.
+        failed: law's records of the failed jobs, by number.
+        notes: what was learnt about them: factors of memory and time, how often they were lost, history.
+    """
+    if not failed:
+        return []
+    lines = [f"===== {title}: {len(failed)} failed job(s)"]
+    for number, job in list(failed.items())[:LISTED]:
+        log = Path(str(job["extra"].get("log", "")))
+        branches = ", ".join(map(str, job["branches"]))
+        lines.append(f"branch {branches}: {_reason(job, notes.get(number, {}))}{_attempts(notes.get(number, {}))}")
+        if why := telling_line(log):
+            lines.append(f"    {why}")
+        lines.append(f"    job {job['job_id']}, log {log}")
+    if len(failed) > LISTED:
+        rest = [branch for job in list(failed.values())[LISTED:] for branch in job["branches"]]
+        lines.append(f"… and branches {', '.join(map(str, rest[:200]))}{' …' if len(rest) > 200 else ''}")
+    return lines
+
+
+def _reason(job: Mapping[str, Any], note: Mapping[str, Any]) -> str:
+    """The scheduler's reason of the last attempt; law only knows that a job has no number."""
+    history = note.get("history", [])
+    return str((history[-1]["reason"] if history else "") or job["error"] or "failed")
+
+
+def _attempts(note: Mapping[str, Any]) -> str:
+    history = note.get("history", [])
+    if len(history) < 2:
+        return ""
+    said = [f"memory raised {note['memory']:g}-fold"] if note.get("memory", 1) > 1 else []
+    said += [f"time raised {note['time']:g}-fold"] if note.get("time", 1) > 1 else []
+    return f" ({'; '.join([f'{len(history)} attempts', *said])})"

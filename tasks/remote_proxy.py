@@ -1,0 +1,343 @@
+"""The course of a workflow on a batch system: what law does, with what it gets wrong put right.
+
+Faults of law 0.1.21 that are worked around here (those of single commands are in :mod:`tasks.remote_manager`):
+
+- The state file is written in place and only every 50 submissions: a kill loses jobs, which are then submitted twice,
+  or leaves half a file. → written atomically; every submission is in a journal; what is in neither is looked for.
+- A job out of retries is submitted once more while others run (``submit`` gets all newly failed jobs). → filtered.
+- Retries are counted per process, and failed jobs of an earlier run count as one. → counted in the state file; a new
+  run starts anew with what failed.
+- A job that failed after its outputs were there is repeated; outputs that a network file system shows late count as
+  missing. → outputs decide, and may be late.
+- The first failure ends the run although others go on; ``--tolerance`` has no effect without ``--acceptance``.
+  → the run waits for all jobs, and tolerance means what it says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from law.contrib.htcondor import HTCondorWorkflow
+from law.contrib.htcondor.workflow import HTCondorWorkflowProxy
+from law.contrib.slurm import SlurmWorkflow
+from law.contrib.slurm.workflow import SlurmWorkflowProxy
+from law.workflow.remote import BaseRemoteWorkflowProxy, JobData
+
+from pidml import provenance
+from pidml.atomic import write_text
+from pidml.batch.journal import Journal
+from pidml.batch.preflight import check_site
+from pidml.batch.status import Cause
+from pidml.batch.summary import summary_lines
+from pidml.errors import BatchError, PidmlError
+from tasks.jobstate import note_failure
+from tasks.messages import shown_once
+from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
+
+#: Times that a job may be lost by the batch system (evicted, preempted, node gone) before that counts as a failure.
+LOST_LIMIT = 10
+#: Rounds of polling for which the outputs of a job that ended well may be invisible.
+LATE_LIMIT = 3
+#: First pause between two queries, in min; doubles up to ``--poll-interval``.
+FIRST_PAUSE = 2.0 / 60.0
+
+
+class Notes(JobData):  # type: ignore[misc]
+    """law's record of jobs, and what was learnt from each job's failures."""
+
+    attributes = {**JobData.attributes, "notes": {}}  # noqa: RUF012 - law's way
+
+    def update(self, other: Mapping[str, Any]) -> None:
+        """Take over what was saved: JSON has made texts of numbers."""
+        other = dict(other)
+        if "notes" in other:
+            other["notes"] = {int(number): note for number, note in other["notes"].items()}
+        super().update(other)
+
+
+class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
+    """What both kinds of workflow have in common. Mixed in before law's class."""
+
+    manager_class: type[Watched]
+    job_data_cls = Notes
+
+    def create_job_manager(self, **kwargs: Any) -> Watched:
+        """Return the manager, whose answers pass through :meth:`_look_at` before law sees them."""
+        manager = self.manager_class(**kwargs)
+        manager.watch = self._look_at
+        return manager
+
+    def threshold(self, n: int | None = None) -> float:
+        """Return how many branches must be there: ``--acceptance``, or all but those that ``--tolerance`` allows."""
+        total = len(self.task.branch_map) if n is None else n
+        return min(super().threshold(n), total - self._tolerated(total))
+
+    def _tolerated(self, total: int) -> int:
+        tolerance = self.task.tolerance
+        return int(tolerance * (1 if tolerance > 1 else total) + 1e-9)
+
+    # Notes about jobs, for the job files.
+
+    def note(self, job_num: int) -> dict[str, Any]:
+        """Return what is known about a job from its failures: factors, how often it was lost, its history."""
+        fresh = {"memory": 1.0, "time": 1.0, "lost": 0, "history": []}
+        return self.job_data.notes.setdefault(job_num, fresh)  # type: ignore[no-any-return]
+
+    def token(self, job_num: int) -> str:
+        """Return the name of a job's present submission."""
+        return str(self.job_data.jobs[job_num]["extra"]["token"])
+
+    # Running.
+
+    def _run_impl(self) -> Any:
+        task = self.task
+        if task.is_controlling_remote_jobs():
+            return super()._run_impl()
+        if len(self._get_existing_branches(sync=True)) >= self.threshold():
+            return None
+        with self._alone():
+            self.job_manager.journal = Journal(task.work / "submitted.jsonl")
+            asked = task.resources_asked
+            self.site = check_site(task.site, task.store.root, asked.time, asked.gpus)
+            task.prepare_submission()
+            self._take_up()
+            longest, task.poll_interval = task.poll_interval, min(task.poll_interval, FIRST_PAUSE)
+            self._longest_pause = longest
+            try:
+                super()._run_impl()
+            except PidmlError as error:
+                self._report(error)
+                raise
+            except Exception as error:
+                self._finish(error)
+            finally:
+                task.poll_interval = longest
+        return None
+
+    def slow_down(self) -> None:
+        """Double the pause between two queries, up to what the user set."""
+        self.task.poll_interval = min(2 * self.task.poll_interval, self._longest_pause)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One submitter per workflow: two would submit everything twice."""
+        path = self.task.work / "submitter.lock"
+        with path.open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BatchError(
+                    f"another process looks after the jobs of {self.task.title} ({path})",
+                    "wait for it, or end it first",
+                ) from error
+            yield
+
+    @property
+    def _state_file(self) -> Path:
+        return Path(self.get_cached_output()["jobs"].path)
+
+    def dump_job_data(self) -> None:
+        """Write the state atomically; then the journal has nothing to add."""
+        self.job_data["dashboard_config"] = {}
+        with self._dump_lock:
+            write_text(self._state_file, json.dumps(self.job_data, indent=1) + "\n")
+
+    def _take_up(self) -> None:
+        """Sort out what an earlier submitter left: jobs that live stay, everything else is to be submitted."""
+        if self.task.ignore_submission or not self._state_file.is_file():
+            self._state_file.unlink(missing_ok=True)
+            return
+        data = self.job_data
+        data.update(json.loads(self._state_file.read_text(encoding="utf-8")))
+        numbers = self._numbers_of({job["extra"].get("token"): job for job in data.jobs.values()})
+        existing = self._get_existing_branches()
+        for job_num, job in list(data.jobs.items()):
+            job["job_id"] = numbers.get(job["extra"].get("token"), job["job_id"])
+            if all(branch in existing for branch in job["branches"]):
+                continue
+            alive = job["status"] in (None, self.job_manager.PENDING, self.job_manager.RUNNING)
+            if alive and job["job_id"] not in (None, data.dummy_job_id):
+                continue
+            if job["status"] == self.job_manager.FAILED:
+                data.attempts.pop(job_num, None)
+                data.notes.pop(job_num, None)
+            data.unsubmitted_jobs[job_num] = job["branches"]
+            del data.jobs[job_num]
+        self._job_retries.update(data.attempts)
+        self.dump_job_data()
+
+    def _numbers_of(self, jobs: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return token → number of submissions whose number did not get into the state file."""
+        known = self.job_manager.journal.known()
+        unknown = [
+            token
+            for token, job in jobs.items()
+            if token and token not in known and job["job_id"] in (None, self.job_data.dummy_job_id)
+            and job["status"] is None
+        ]  # fmt: skip
+        for start in range(0, len(unknown), 100):
+            known |= self.job_manager.scheduler.find(unknown[start : start + 100])
+        return known
+
+    # Submitting.
+
+    def submit(self, retry_jobs: Mapping[int, list[int]] | None = None) -> Any:
+        """Submit; of the failed jobs only those that are to be tried again."""
+        again = {
+            number: branches
+            for number, branches in (retry_jobs or {}).items()
+            if self.job_data.jobs[number]["status"] == self.job_manager.RETRY
+        }
+        return super().submit(again)
+
+    def _submit_batch(self, submit_jobs: Mapping[int, list[int]], **kwargs: Any) -> Any:
+        """Give every submission a name of its own and write it down before anything is submitted."""
+        task = self.task
+        for job_num, branches in submit_jobs.items():
+            name = f"pidml-{type(task).__name__}-{branches[0]}-{task.digest}-{uuid.uuid4().hex[:8]}"
+            self.job_data.jobs[job_num]["extra"]["token"] = name
+        self.dump_job_data()
+        numbers, files = super()._submit_batch(submit_jobs, **kwargs)
+        errors = {}
+        for job_num, number in zip(submit_jobs, numbers, strict=True):
+            if isinstance(number, Exception):
+                errors[job_num] = number
+                self.job_data.jobs[job_num]["job_id"] = self.job_data.dummy_job_id
+                self.note(job_num)["history"].append({"cause": "", "reason": f"not submitted: {number}", "id": None})
+        if len(errors) == len(submit_jobs):
+            raise next(iter(errors.values()))
+        return numbers, files
+
+    def create_job_file(self, job_num: int, branches: list[int]) -> Any:
+        """Write the job file."""
+        made = super().create_job_file(job_num, branches)
+        self.job_manager.tokens[str(made["job"])] = self.token(job_num)
+        return made | {"log": str(self.task.job_log(branches))}
+
+    def create_job_file_factory(self, **kwargs: Any) -> Any:
+        """Job files lie beside the state: on the shared file system, and found again."""
+        folder = self.task.work / "files"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return super().create_job_file_factory(dir=str(folder), mkdtemp=False, cleanup=False, **kwargs)
+
+    # Looking at what the scheduler says.
+
+    def _look_at(self, answers: dict[Any, Any]) -> None:
+        """Change the scheduler's answers to what is to be believed, and draw conclusions from failures."""
+        # never end while other jobs run: the decision is made at the end
+        self.poll_data.n_failed_max = len(self.job_data)
+        numbers = {job["job_id"]: job_num for job_num, job in self.job_data.jobs.items()}
+        remove = []
+        for job_id, answer in answers.items():
+            if isinstance(answer, Exception) or answer["status"] in (
+                self.job_manager.PENDING,
+                self.job_manager.RUNNING,
+            ):
+                continue
+            job_num = numbers[job_id]
+            if self._made(job_num):
+                answer |= {"status": self.job_manager.FINISHED, "code": 0, "error": None}
+            elif answer["status"] == self.job_manager.FINISHED:
+                self._late[job_num] += 1
+                if self._late[job_num] <= LATE_LIMIT:
+                    answer["status"] = self.job_manager.RUNNING
+            else:
+                self._learn(job_num, answer)
+            if answer["extra"]["remove"]:
+                remove.append(job_id)
+        if remove:
+            self.job_manager.scheduler.cancel(remove)
+
+    def _made(self, job_num: int) -> bool:
+        return all(self.task.as_branch(branch).complete() for branch in self.job_data.jobs[job_num]["branches"])
+
+    def _learn(self, job_num: int, answer: Mapping[str, Any]) -> None:
+        """Decide from the cause of a failure whether and how the job is tried again."""
+        note, cause = self.note(job_num), answer["extra"]["cause"]
+        note["history"].append(
+            {"cause": cause, "reason": answer["error"], "id": answer["job_id"], "when": provenance.now()}
+        )
+        if cause in (Cause.memory, Cause.time):
+            bound = self.task.bound(cause)
+            if bound and note[cause] >= bound:
+                self._job_retries[job_num] = self.task.retries  # a further attempt would get no more
+            note[cause] = min(2 * note[cause], bound) if bound else 2 * note[cause]
+        elif cause == Cause.lost:
+            note["lost"] += 1
+            if note["lost"] <= LOST_LIMIT:
+                self._job_retries[job_num] -= 1  # law adds one: it does not count
+        elif cause in (Cause.cancelled, Cause.impossible):
+            self._job_retries[job_num] = self.task.retries
+
+    # The end.
+
+    def _finish(self, error: Exception) -> None:
+        """All jobs have ended and too few are there: that is tolerated, or an error which says why."""
+        failed = self._failed_jobs()
+        done = len(self.job_data) - len(failed)
+        going_on = [
+            job for job in self.job_data.jobs.values() if job["status"] in (None, "pending", "running", "retry")
+        ]
+        if failed and not going_on and len(failed) <= self._tolerated(len(self.job_data)):
+            print("\n".join(self._lines()), flush=True)  # noqa: T201 - the summary is the output
+            return
+        if not failed:
+            raise error
+        text = f"{self.task.title}: {len(failed)} of {len(self.job_data)} jobs failed, {done} did not"
+        final = BatchError(text, "see the summary above; rerun to submit what failed once more")
+        self._report(final)
+        raise final from error
+
+    def _report(self, error: PidmlError) -> None:
+        """Print the summary and leave the reason where the poller finds it."""
+        lines = self._lines()
+        print("\n".join([*lines, f"{self.task.title} failed: {error}"]), flush=True)  # noqa: T201
+        failed = self._failed_jobs()
+        log = Path(next(iter(failed.values()))["extra"].get("log", "")) if failed else None
+        note_failure(self.task.job_directory, self.task.title, error, log)
+        shown_once(error)
+
+    def _failed_jobs(self) -> dict[int, dict[str, Any]]:
+        return {number: job for number, job in self.job_data.jobs.items() if job["status"] == self.job_manager.FAILED}
+
+    def _lines(self) -> list[str]:
+        notes = {number: self.note(number) for number in self._failed_jobs()}
+        return summary_lines(self.task.title, self._failed_jobs(), notes)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._late: Counter[int] = Counter()
+        self._longest_pause = float(self.task.poll_interval)
+
+
+class SlurmProxy(SafeProxy, SlurmWorkflowProxy):  # type: ignore[misc]
+    """Slurm."""
+
+    manager_class = SlurmManager
+
+
+class HTCondorProxy(SafeProxy, HTCondorWorkflowProxy):  # type: ignore[misc]
+    """HTCondor."""
+
+    manager_class = HTCondorManager
+
+
+class Slurm(SlurmWorkflow):  # type: ignore[misc]
+    """law's workflow on Slurm with the proxy of this module."""
+
+    exclude_index = True
+    workflow_proxy_cls = SlurmProxy
+
+
+class HTCondor(HTCondorWorkflow):  # type: ignore[misc]
+    """law's workflow on HTCondor with the proxy of this module."""
+
+    exclude_index = True
+    workflow_proxy_cls = HTCondorProxy

@@ -1,0 +1,93 @@
+"""What the stand-in commands and the stand-in scheduler share: a folder with one JSON file per job.
+
+The commands run without site packages, so only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SPOOL = Path(os.environ.get("STANDIN_SPOOL") or Path(__file__).parent)
+
+#: States in which a job is over.
+ENDED = {"COMPLETED", "FAILED", "OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "HELD"}
+
+
+def next_id(spool: Path = SPOOL) -> int:
+    """Return a new job number; law submits from several threads, hence the lock."""
+    with (spool / "counter").open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        number = int(stream.read() or 0) + 1
+        stream.truncate(0)
+        stream.write(str(number))
+        return number
+
+
+def save(job: dict[str, Any], spool: Path = SPOOL) -> None:
+    """Write a job's record in one go."""
+    path = spool / "jobs" / f"{job['id']}.json"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(job))
+    temporary.replace(path)
+
+
+def submit(job: dict[str, Any]) -> None:
+    """Hand a job to the scheduler."""
+    save(job)
+    (SPOOL / "new" / str(job["id"])).touch()
+
+
+def load(number: int | str, spool: Path = SPOOL) -> dict[str, Any] | None:
+    """Return a job's record; None if there is none."""
+    try:
+        return json.loads((spool / "jobs" / f"{number}.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def all_jobs(spool: Path = SPOOL) -> list[dict[str, Any]]:
+    """Return all records, oldest first."""
+    numbers = sorted(int(path.stem) for path in (spool / "jobs").glob("*.json"))
+    return [job for job in (load(number, spool) for number in numbers) if job]
+
+
+def setting(name: str, default: str = "") -> str:
+    """Return the content of a file by which a test changes the scheduler's behaviour."""
+    try:
+        return (SPOOL / "settings" / name).read_text()
+    except FileNotFoundError:
+        return default
+
+
+def fail_if_down(message: str) -> None:
+    """End the command with an error while the scheduler is said to be down."""
+    with (SPOOL / "calls").open("a") as stream:
+        stream.write(f"{time.time():.3f} {Path(sys.argv[0]).name}\n")
+    if (SPOOL / "settings" / "down").exists():
+        sys.exit(message)
+
+
+def kill_submitter_at(number: int) -> None:
+    """Kill the submitting process when this submission is reached, before it learns the job's number."""
+    at, _, pid = setting("kill_submitter_at").partition(" ")
+    if at and number == int(at):
+        os.kill(int(pid or setting("submitter")), signal.SIGKILL)
+
+
+def answer_lost() -> bool:
+    """Tell whether the answer to this submission is to be lost; each call uses up one."""
+    path = SPOOL / "settings" / "lose_answers"
+    with (SPOOL / "counter.lost").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        left = int(setting("lose_answers", "0"))
+        if left:
+            path.write_text(str(left - 1))
+        return left > 0
