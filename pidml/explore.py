@@ -1,7 +1,8 @@
-"""What prepared data look like: counts, spectra, detector signals, missing detectors, features and their correlations."""
+"""What prepared data look like: counts, spectra, detector signals, missing detectors, features, correlations."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class Plotted:
     simulation: bool
     total: int
 
+    def feature(self, name: str) -> NDArray[np.float32]:
+        """Return one feature, shape (tracks,)."""
+        return self.features[:, self.names.index(name)]
+
 
 def explore(prepared: PreparedDataset, out_dir: Path) -> dict[str, Any]:
     """Draw and count prepared data; write ``exploration.json``, three CSV tables and the plots.
@@ -82,7 +87,7 @@ def explore(prepared: PreparedDataset, out_dir: Path) -> dict[str, Any]:
         "simulation": prepared.simulation,
         "counts": counts.to_dict("records"),
         "features": [
-            {name: None if value != value else value for name, value in row.items()}  # NaN differs from itself
+            {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
             for row in statistics.to_dict("records")
         ],
         "plots": plots.draw_all(shown, correlations, prepared.meta["momentum_limits"], out_dir),
@@ -128,7 +133,10 @@ def plotted(prepared: PreparedDataset, limit: int = MAX_PLOTTED) -> Plotted:
     else:
         starts = np.linspace(0, len(split) - limit // _BLOCKS, _BLOCKS).astype(int)
         blocks = [slice(start, start + limit // _BLOCKS) for start in starts]
-    read = lambda array: np.concatenate([np.asarray(array[block]) for block in blocks])  # noqa: E731
+
+    def read(array: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([np.asarray(array[block]) for block in blocks])
+
     features, aux = read(split.features), read(split.aux)
     return Plotted(
         features=features,

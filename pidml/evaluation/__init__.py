@@ -1,1 +1,1 @@
-"""How well a selection of species works: counts, metrics with intervals, baselines, and the benchmark that joins them."""
+"""How well a selection of species works: counts, metrics with intervals, baselines, and the benchmark."""

@@ -53,13 +53,23 @@ def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
 
 
 def judge(
-    prepared: PreparedDataset, predict: Predict, thresholds: NDArray[np.float64], job: JobSpec, out_dir: Path
+    prepared: PreparedDataset,
+    predict: Predict,
+    thresholds: NDArray[np.float64],
+    job: JobSpec,
+    out_dir: Path,
+    *,
+    draw: bool = True,
 ) -> dict[str, Any]:
     """Judge any classifier as :func:`run_benchmark` does a trained network; the same files, answer and errors.
 
     Args:
+        prepared: labelled data.
         predict: raw features (tracks, features), NaN for missing → certainties (tracks, 6) in [0, 1].
         thresholds: per target species, shape (6,); a track is accepted when certainty ≥ threshold.
+        job: its ``evaluation`` section, ``preparation.cuts`` and ``seed`` are used.
+        out_dir: existing directory to write into.
+        draw: whether plots are made.
     """
     out_dir = Path(out_dir)
     test = _labelled_test(prepared)
@@ -82,7 +92,7 @@ def judge(
     if "optimum" not in absent:
         record["fraction_of_optimum"] = tables.fractions(_paired(sample, methods[0], methods[-1], edges), job.seed)
     record = tables.plain(record)
-    record["plots"] = plots.draw_all(results, record, out_dir)
+    record["plots"] = plots.draw_all(results, record, out_dir) if draw else []
     with atomic_file(out_dir / "metrics.csv") as temporary:
         flat.to_csv(temporary, index=False, float_format="%.7g")
     write_json(out_dir / "metrics.json", record)

@@ -23,7 +23,7 @@ Counts = NDArray[np.int64]
 
 def truth_matrix(pdg: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return, per track and target species, whether the track is of that species; shape (tracks, 6)."""
-    return np.asarray(pdg)[:, None] == TARGET_PDG
+    return np.asarray(np.asarray(pdg)[:, None] == TARGET_PDG)
 
 
 def class_index(pdg: NDArray[np.int32]) -> NDArray[np.int64]:

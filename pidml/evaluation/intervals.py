@@ -1,8 +1,8 @@
 """Binomial confidence intervals.
 
-Purity and efficiency are binomial proportions. F1 = 2·TP / (2·TP + FP + FN) is not, but it is a rising function of one:
-of the tracks that are signal, selected or both, the fraction J = TP / (TP + FP + FN) that is both (the Jaccard index), with
-F1 = 2J / (1 + J). Its interval is therefore the binomial interval of J, mapped.
+Purity and efficiency are binomial proportions. F1 = 2·TP / (2·TP + FP + FN) is not, but it is a rising function of
+one: of the tracks that are signal, selected or both, the fraction J = TP / (TP + FP + FN) that is both (the Jaccard
+index), with F1 = 2J / (1 + J). Its interval is therefore the binomial interval of J, mapped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Real = NDArray[np.float64]
 def proportion(successes: ArrayLike, trials: ArrayLike) -> Real:
     """Return ``successes / trials`` as float64, NaN where there are no trials."""
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
-    return np.divide(k, n, out=np.full(n.shape, np.nan), where=n > 0)
+    return np.asarray(np.divide(k, n, out=np.full(n.shape, np.nan), where=n > 0))
 
 
 def clopper_pearson(successes: ArrayLike, trials: ArrayLike, confidence: float = ONE_SIGMA) -> tuple[Real, Real]:

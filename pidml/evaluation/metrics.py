@@ -89,15 +89,17 @@ def curve(truth: Flags, scores: Scores, points: int | None = None) -> Curve:
     """Return purity, efficiency and false-positive rate at every distinct score.
 
     Args:
-        truth, scores: as for :func:`auc`; scores of −inf are never accepted.
+        truth: as for :func:`auc`.
+        scores: as for :func:`auc`; tracks of score −inf are never accepted.
         points: thin the curve out to about this many points, evenly spaced along it; None keeps all.
     """
     order = np.argsort(scores, kind="stable")[::-1]
     ranked, flags = scores[order], truth[order]
     tp = np.cumsum(flags, dtype=np.int64)
     accepted = np.arange(1, len(flags) + 1, dtype=np.int64)
-    last_of_its_score = np.append(ranked[1:] != ranked[:-1], True) & np.isfinite(ranked) if len(ranked) else []
-    keep = np.flatnonzero(last_of_its_score)
+    last_of_its_score = np.ones(len(ranked), bool)
+    last_of_its_score[:-1] = ranked[1:] != ranked[:-1]
+    keep = np.flatnonzero(last_of_its_score & np.isfinite(ranked))
     tp, accepted, ranked = tp[keep], accepted[keep], ranked[keep]
     signal = int(np.count_nonzero(truth))
     result = Curve(

@@ -1,9 +1,9 @@
-"""The traditional selection: a track is accepted as X if its signals lie within n standard deviations of X's expectation.
+"""The traditional selection: a track is accepted as X if its signals lie within nσ of X's expectation.
 
-Up to ``nsigma_combine_above`` in momentum, and for tracks without TOF, the deviation is |nσ_TPC|; above, for tracks with
-TOF, √(nσ_TPC² + nσ_TOF²). Tracks of the wrong charge sign are rejected. A track may be accepted as several species.
-Deviations are those of the table where it has the ``f…NSigma…`` columns, otherwise they are counted from a response
-calibrated on the labelled training sample (:mod:`pidml.evaluation.response`).
+Up to ``nsigma_combine_above`` in momentum, and for tracks without TOF, the deviation is |nσ_TPC|; above, for tracks
+with TOF, √(nσ_TPC² + nσ_TOF²). Tracks of the wrong charge sign are rejected. A track may be accepted as several
+species. Deviations are those of the table where it has the ``f…NSigma…`` columns, otherwise they are counted from a
+response calibrated on the labelled training sample (:mod:`pidml.evaluation.response`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _HYPOTHESIS_OF = {particle.name: hypothesis for hypothesis, particle in HYPOTHES
 class _Source(Protocol):
     """Where nσ comes from."""
 
-    description: str
+    @property
+    def description(self) -> str:
+        """Where from, for captions."""
 
     def tpc(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
         """Return nσ_TPC, shape (tracks,), or None if it cannot be had for this hypothesis."""
@@ -87,7 +89,7 @@ class NSigmaSelection:
     def description(self) -> str:
         """One sentence for captions."""
         return (
-            f"|nσ| < {self.limit:g}: TPC alone, combined with TOF above p = {self.combine_above:g} GeV/c where there is "
+            f"|nσ| < {self.limit:g}: TPC alone, with TOF above p = {self.combine_above:g} GeV/c where there is "
             f"TOF; wrong sign rejected; nσ from {self.source.description}"
         )
 

@@ -1,8 +1,8 @@
 """The best any classifier can do, known exactly where the tracks come from this package's own simulation.
 
-The simulation's likelihood is known in closed form and gives each track's posterior for exactly the inputs a network sees.
-Cut at the threshold that maximises F1 on the validation sample, as for networks, it is the optimum against which they are
-measured.
+The simulation's likelihood is known in closed form and gives each track's posterior for exactly the inputs a network
+sees. Cut at the threshold that maximises F1 on the validation sample, as for networks, it is the optimum against
+which they are measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pidml import simulation, tracks
 from pidml.data.prepared import PreparedDataset
 from pidml.evaluation.counts import TARGET_PDG, bin_index, truth_matrix
-from pidml.evaluation.intervals import ONE_SIGMA
+from pidml.evaluation.intervals import ONE_SIGMA, proportion
 
 Features = NDArray[np.float32]
 _MOMENTUM = {"fPx", "fPy", "fPz"}
@@ -98,8 +98,8 @@ class Ratio:
 def f1_ratio(cells: NDArray[np.int64], seed: int) -> Ratio:
     """Return F1(first) / F1(second) from joint counts.
 
-    The interval is the central one of a bootstrap: drawing tracks with replacement is drawing the eight joint counts from
-    a multinomial, which keeps the correlation between two selections of the same tracks.
+    The interval is the central one of a bootstrap: drawing tracks with replacement is drawing the eight joint counts
+    from a multinomial, which keeps the correlation between two selections of the same tracks.
 
     Args:
         cells: joint counts, shape (2 truth, 2 first, 2 second).
@@ -120,10 +120,10 @@ def _ratio(cells: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the ratio for joint counts of shape (draws, 8)."""
     table = cells.reshape(-1, 2, 2, 2).astype(np.float64)
     first, second = _f1(table.sum(axis=3)), _f1(table.sum(axis=2))
-    return np.divide(first, second, out=np.full(len(first), np.nan), where=second > 0)
+    return proportion(first, second)
 
 
 def _f1(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return F1 for counts of shape (draws, 2 truth, 2 selected); NaN where there is nothing to select or selected."""
     tp, wrong = table[:, 1, 1], table[:, 0, 1] + table[:, 1, 0]
-    return np.divide(2 * tp, 2 * tp + wrong, out=np.full(len(tp), np.nan), where=(tp + wrong) > 0)
+    return proportion(2 * tp, 2 * tp + wrong)

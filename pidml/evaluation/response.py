@@ -1,10 +1,10 @@
 """Expected detector signals per species, measured on labelled tracks: what nσ is counted from where a table has no nσ.
 
-For each of π, K and p (both charges together) the measured quantity is profiled against momentum: in bins of ln p, merged
-until each holds enough tracks, the median gives the expectation and half the central 68.27 % interval the resolution, both
-robust against tails such as wrong TOF matches. Between bins they are interpolated (monotone cubic, PCHIP), outside the bins
-continued with the slope at the edge. The quantities are ln(dE/dx), whose spread is the relative resolution, and
-1/β − 1/β_expected, whose spread is the time resolution over the path length.
+For each of π, K and p (both charges together) the measured quantity is profiled against momentum: in bins of ln p,
+merged until each holds enough tracks, the median gives the expectation and half the central 68.27 % interval the
+resolution, both robust against tails such as wrong TOF matches. Between bins they are interpolated (monotone cubic,
+PCHIP), outside the bins continued with the slope at the edge. The quantities are ln(dE/dx), whose spread is the
+relative resolution, and 1/β − 1/β_expected, whose spread is the time resolution over the path length.
 """
 
 from __future__ import annotations
@@ -132,26 +132,15 @@ def calibrate(train: Split) -> Response:
     tof: dict[str, Profile] = {}
     for hypothesis, particle in HYPOTHESES.items():
         own = (kind == particle.pdg) & (momentum > 0)
-        _keep(tpc, hypothesis, own & (signal > 0), momentum, lambda mine: np.log(signal[mine]))
+        mine = own & (signal > 0)
+        _keep(tpc, hypothesis, momentum[mine], np.log(signal[mine]))
         if beta is not None:
-            expected = particle.mass
-            _keep(
-                tof,
-                hypothesis,
-                own & (beta > 0),
-                momentum,
-                lambda mine, mass=expected: 1.0 / beta[mine] - inverse_beta(momentum[mine], mass),
-            )
+            mine = own & (beta > 0)
+            _keep(tof, hypothesis, momentum[mine], 1.0 / beta[mine] - inverse_beta(momentum[mine], particle.mass))
     return Response(tpc, tof)
 
 
-def _keep(
-    into: dict[str, Profile],
-    hypothesis: str,
-    mine: NDArray[np.bool_],
-    momentum: Real,
-    quantity: Callable[[NDArray[np.bool_]], Real],
-) -> None:
-    measured = profile(momentum[mine], quantity(mine))
+def _keep(into: dict[str, Profile], hypothesis: str, momentum: Real, values: Real) -> None:
+    measured = profile(momentum, values)
     if measured is not None:
         into[hypothesis] = measured

@@ -103,6 +103,7 @@ def score_table(split: Split, score: Callable[[slice], Scores], scratch: Path) -
     """Score a split chunk by chunk into an unnamed file, so that memory does not grow with the sample.
 
     Args:
+        split: the sample.
         score: gives the (tracks, 6) scores of a slice of the split.
         scratch: directory in which the file lies; it vanishes with the array.
 
@@ -120,7 +121,7 @@ def score_table(split: Split, score: Callable[[slice], Scores], scratch: Path) -
 
 
 def groups(sample: Sample, edges: Sequence[float]) -> Groups:
-    """Return the rows of each (pattern or None, bin or None); None stands for all. Tracks outside the bins are in no bin."""
+    """Return the rows of each (pattern or None, bin or None); None stands for all, also for tracks outside the bins."""
     bins = bin_index(sample.pt, edges)
     result: Groups = {}
     for pattern in (None, *PATTERNS):
@@ -136,6 +137,9 @@ def count(sample: Sample, method: Method, edges: Sequence[float], grouped: Group
     """Count everything that tables and plots need of one method.
 
     Args:
+        sample: the tracks.
+        method: with its scores of these tracks.
+        edges: of the bins of transverse momentum, GeV/c.
         grouped: what :func:`groups` gives for the same sample and edges.
     """
     counts, reliability = SelectionCounts(edges), Reliability()

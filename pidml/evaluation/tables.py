@@ -18,8 +18,8 @@ from pidml.evaluation.results import Result, Sample
 from pidml.tracks import PATTERN_NAMES
 
 DENOMINATOR = (
-    "efficiencies count reconstructed tracks that pass the selection; O2Physics counts generated physical primaries with "
-    "|η| < 0.8, so its efficiencies include that of tracking"
+    "efficiencies count reconstructed tracks that pass the selection; O2Physics counts generated physical primaries "
+    "with |η| < 0.8, so its efficiencies include that of tracking"
 )
 #: Name of the selection of all tracks, whatever is missing.
 ALL = "all"
@@ -149,6 +149,8 @@ def metrics_record(
     """Return the content of ``metrics.json`` but for the fractions of the optimum and the list of plots.
 
     Args:
+        sample: the tracks.
+        results: of the methods.
         flat: what :func:`table` gives for ``results``.
         absent: method → why it could not be had.
     """

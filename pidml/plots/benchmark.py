@@ -14,6 +14,53 @@ if TYPE_CHECKING:
 
 #: Stands in the names of files that show all species.
 EVERYONE = "all-species"
+_BOOTSTRAP = "Bars: 68.27 % bootstrap interval."
+#: Subject → title and caption of the figures made for each species.
+_PER_SPECIES = {
+    "purity-efficiency": (
+        "Purity, efficiency and F1 of the {name} selection",
+        "Against transverse momentum. Bars: {interval}. Efficiency counts reconstructed, selected tracks.",
+    ),
+    "curve": (
+        "All thresholds of the {name} selection",
+        (
+            "Left: part of the background accepted against efficiency. Right: purity against efficiency. Markers: the "
+            "thresholds in use."
+        ),
+    ),
+    "certainty": (
+        "Certainty that a track is a {name}",
+        "Output of the network for tracks of the species and for all others, each normalised to 1.",
+    ),
+    "calibration": (
+        "Calibration of the {name} certainty",
+        "Part of the tracks that are of the species against mean certainty, in bins of certainty. Bars: {interval}.",
+    ),
+}
+#: Subject → title and caption of the figures that show all species.
+_TOGETHER = {
+    "summary": ("F1 per species", "All momenta and missing patterns together. Lower panel, where there is one: "
+                "fraction of the exact optimum's F1. " + _BOOTSTRAP),
+    "missing-patterns": (
+        "F1 per missing pattern",
+        "Tracks grouped by the detectors that the network does not see. Bars: {interval}.",
+    ),
+    "confusion-thresholds": (
+        "Which species are accepted as which",
+        (
+            "Percentage of each true species (row) accepted at each species' threshold (column). A track may be "
+            "accepted as several species or none."
+        ),
+    ),
+    "confusion-highest": (
+        "Which species has the highest certainty",
+        "Percentage of each true species (row) by the species of highest certainty (column); rows add up to 100 %.",
+    ),
+    "fraction-of-optimum": (
+        "Fraction of the exact optimum against transverse momentum",
+        "F1 of the network divided by F1 of the exact posterior. " + _BOOTSTRAP,
+    ),
+}  # fmt: skip
 
 
 def draw_all(results: Sequence[Result], record: dict[str, Any], out_dir: Path) -> list[dict[str, Any]]:
@@ -29,42 +76,29 @@ def draw_all(results: Sequence[Result], record: dict[str, Any], out_dir: Path) -
     """
     made: list[dict[str, Any]] = []
 
-    def keep(subject: str, name: str | None, title: str, caption: str) -> Path:
+    def keep(subject: str, name: str | None = None) -> Path:
+        title, caption = (_TOGETHER if name is None else _PER_SPECIES)[subject]
         file = f"benchmark_{subject}_{name or EVERYONE}.png"
-        made.append({"file": file, "title": title, "caption": caption, "subject": subject, "species": name})
+        made.append(
+            {
+                "file": file,
+                "title": title.format(name=name),
+                "caption": caption.format(interval=record["interval"]),
+                "subject": subject,
+                "species": name,
+            }
+        )
         return out_dir / file
 
-    interval = record["interval"]
     for position, target in enumerate(species.TARGETS):
-        name = target.name
-        path = keep("purity-efficiency", name, f"Purity, efficiency and F1 of the {name} selection",
-                    f"Against transverse momentum. Bars: {interval}. Efficiency counts reconstructed, selected tracks.")  # fmt: skip
-        performance.against_pt(record, target, path)
-        path = keep("curve", name, f"All thresholds of the {name} selection",
-                    "Left: part of the background accepted against efficiency. Right: purity against efficiency. "
-                    "Markers: the thresholds in use.")  # fmt: skip
-        performance.curves(results, record, target, position, path)
-        path = keep("certainty", name, f"Certainty that a track is a {name}",
-                    "Output of the network for tracks of the species and all others, each normalised to 1.")  # fmt: skip
-        performance.certainty(results[0], target, position, path)
-        path = keep("calibration", name, f"Calibration of the {name} certainty",
-                    f"Part of the tracks that are of the species against mean certainty, in bins of certainty ({interval}).")  # fmt: skip
-        performance.calibration(record, target, path)
-    path = keep("summary", None, "F1 per species and fraction of the exact optimum",
-                "All momenta and missing patterns together. Fraction of optimum: 68.27 % bootstrap interval.")  # fmt: skip
-    comparison.summary(record, path)
-    path = keep("missing-patterns", None, "F1 per missing pattern",
-                f"Tracks grouped by the detectors that the network does not see. Bars: {interval}.")  # fmt: skip
-    comparison.patterns(record, path)
-    path = keep("confusion-thresholds", None, "Which species are accepted as which",
-                "Percentage of each true species (row) accepted at each species' threshold (column). A track may be "
-                "accepted as several species or none.")  # fmt: skip
-    comparison.confusion(record, "accepted", path)
-    path = keep("confusion-highest", None, "Which species has the highest certainty",
-                "Percentage of each true species (row) by the species of highest certainty (column); rows add up to 100 %.")  # fmt: skip
-    comparison.confusion(record, "highest", path)
+        performance.against_pt(record, target, keep("purity-efficiency", target.name))
+        performance.curves(results, record, target, position, keep("curve", target.name))
+        performance.certainty(results[0], target, position, keep("certainty", target.name))
+        performance.calibration(record, target, keep("calibration", target.name))
+    comparison.summary(record, keep("summary"))
     if record["fraction_of_optimum"]:
-        path = keep("fraction-of-optimum", None, "Fraction of the exact optimum against transverse momentum",
-                    "F1 of the network divided by F1 of the exact posterior. Bars: 68.27 % bootstrap interval.")  # fmt: skip
-        comparison.fraction(record, path)
+        comparison.fraction(record, keep("fraction-of-optimum"))
+    comparison.patterns(record, keep("missing-patterns"))
+    comparison.confusion(record, "accepted", keep("confusion-thresholds"))
+    comparison.confusion(record, "highest", keep("confusion-highest"))
     return made

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from pidml import species
@@ -18,7 +19,7 @@ from pidml.plots import style
 if TYPE_CHECKING:
     from pidml.explore import Plotted
 
-Values = NDArray[np.float32]
+Values = NDArray[np.floating[Any]]
 _MIN_TRACKS = 40
 #: Both charges of each kind of particle: text, positions in CLASS_NAMES, species for colour and mass.
 KINDS: tuple[tuple[str, tuple[int, ...], species.Species], ...] = tuple(
@@ -44,15 +45,7 @@ def _map(figure: Figure, axes: Axes, x: Values, y: Values, x_edges: Values, y_ed
         norm=LogNorm(1, max(float(counts.max()), 10.0)), rasterized=True,
     )  # fmt: skip
     bar = figure.colorbar(mesh, ax=axes, pad=0.015, fraction=0.05)
-    bar.set_label("tracks per bin")
-
-
-def _momentum_axis(axes: Axes, low: float, high: float) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    ticks = [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low <= value <= high]
-    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    axes.set_xlabel(r"$p$ (GeV/$c$)")
+    bar.set_label("tracks per bin", labelpad=2)
 
 
 def _momentum_range(momentum: Values) -> tuple[float, float]:
@@ -87,10 +80,8 @@ def tpc_signal(shown: Plotted, path: Path) -> None:
 
 def trd_signal(shown: Plotted, limit: float, path: Path) -> None:
     """Draw the TRD signal against momentum with the median of each species; ``limit`` in GeV/c."""
-    momentum, signal = shown.aux["fP"], shown.features[:, shown.names.index("fTRDSignal")]
+    momentum, signal = shown.aux["fP"], shown.feature("fTRDSignal")
     there = (momentum > 0) & (signal > 0)
-    if not there.any():
-        return
     low, high = _momentum_range(momentum[there])
     bottom, top = np.quantile(signal[there], [0.0005, 0.999])
     _signal_map(
@@ -104,23 +95,25 @@ def _signal_map(
 ) -> None:  # fmt: skip
     with style.canvas((8.0, 5.4)) as figure:
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.1, right=0.985, bottom=0.12)
+        figure.subplots_adjust(left=0.095, right=0.945, bottom=0.12)
         x_edges, y_edges = np.geomspace(*p_range, 241), np.geomspace(*y_range, 201)
         _map(figure, axes, momentum[there], signal[there], x_edges, y_edges)
         axes.set_yscale("log")
         axes.set_ylim(*y_range)
         ticks = [value for value in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if y_range[0] <= value <= y_range[1]]
         axes.set_yticks(ticks, [str(value) for value in ticks])
-        axes.minorticks_on()
-        axes.yaxis.set_minor_formatter("")
-        _momentum_axis(axes, *p_range)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        style.momentum_axis(axes, *p_range, style.P)
         axes.set_ylabel(text)
         if shown.simulation:
             for name, positions, particle in KINDS:
                 mine = there & np.isin(shown.kind, positions)
                 centres, medians = _medians(momentum[mine], signal[mine], np.geomspace(*p_range, 61))
                 _outlined(axes, centres, medians, name, particle)
-            axes.legend(loc="upper right", ncols=5, title="median of each species", title_fontsize=10, columnspacing=1)
+            if axes.get_lines():
+                axes.legend(
+                    loc="upper right", ncols=5, title="median of each species", title_fontsize=10, columnspacing=1
+                )
         if limit:
             axes.axvline(limit, color=style.INK, linestyle=":", linewidth=1.4)
         style.label(axes, shown.simulation, style.tracks_text(int(np.count_nonzero(there))))
@@ -143,13 +136,13 @@ def tof_beta(shown: Plotted, limit: float, path: Path) -> None:
     low, high = _momentum_range(momentum[there])
     with style.canvas((8.0, 5.4)) as figure:
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.1, right=0.985, bottom=0.12)
+        figure.subplots_adjust(left=0.095, right=0.945, bottom=0.12)
         _map(figure, axes, momentum[there], beta[there], np.geomspace(low, high, 241), np.linspace(0.2, 1.25, 211))
         line = np.geomspace(low, high, 300)
         for name, _, particle in KINDS:
             _outlined(axes, line, line / np.hypot(line, particle.mass), name, particle)
-        _momentum_axis(axes, low, high)
-        axes.set(ylim=(0.2, 1.25), ylabel=r"TOF $\beta = v/c$")
+        style.momentum_axis(axes, low, high, style.P)
+        axes.set(ylim=(0.2, 1.25), ylabel=r"TOF $\beta$")
         axes.legend(loc="lower right", ncols=5, columnspacing=1)
         if low < limit < high:
             axes.axvline(limit, color=style.INK, linestyle=":", linewidth=1.4)

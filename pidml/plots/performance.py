@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pidml.evaluation.results import Result
 
 Real = NDArray[np.float64]
-_TITLES = {"purity": "purity", "efficiency": "efficiency", "f1": r"$F_{1}$"}
+_TITLES = {"purity": "purity", "efficiency": "efficiency", "f1": style.F1}
 
 
 def look(method: str, particle: Species) -> dict[str, Any]:
@@ -49,10 +49,11 @@ def against_pt(record: dict[str, Any], particle: Species, path: Path) -> None:
         panels[1].text(0.015, 0.05, style.DENOMINATOR, transform=panels[1].transAxes, fontsize=9.5, color=style.GREY)
         handles, labels = panels[0].get_legend_handles_labels()
         panels[2].legend(
-            handles[::-1], labels[::-1], loc="lower right", title=f"{particle.label}  ({particle.name})", title_fontsize=12,
+            handles[::-1], labels[::-1], loc="lower center", ncols=3, title=f"{particle.label}  ({particle.name})",
+            title_fontsize=12,
             alignment="left",
         )  # fmt: skip
-        panels[-1].set_xlabel(r"$p_{\mathrm{T}}$ (GeV/$c$)")
+        panels[-1].set_xlabel(style.PT)
         style.label(panels[0], True, f"test sample, {style.tracks_text(record['sample']['tracks'])}")
         style.save(figure, path)
 
@@ -132,7 +133,7 @@ def _working_point(left: Axes, right: Axes, overall: dict[str, Any], looks: dict
 def certainty(result: Result, particle: Species, position: int, path: Path) -> None:
     """Draw the distribution of the network's certainty for the species and for all other tracks."""
     assert result.reliability is not None
-    background, signal = result.reliability.counts[position].astype(np.float64)
+    background, signal = result.reliability.counts[position].reshape(2, -1, 2).sum(axis=2).astype(np.float64)
     edges = np.linspace(0, 1, len(signal) + 1)
     threshold = result.method.thresholds[position]
     with style.canvas() as figure:
@@ -146,14 +147,16 @@ def certainty(result: Result, particle: Species, position: int, path: Path) -> N
             axes.stairs(shown, edges, color=colour, fill=fill, alpha=0.35 if fill else 1, linewidth=1.4)
             axes.stairs(shown, edges, color=colour, linewidth=1.4, label=f"{text}, {int(total):,}")
         least = min(1 / max(background.sum(), 1), 1 / max(signal.sum(), 1))
-        axes.set(yscale="log", ylim=(least / 2, 12), xlim=(0, 1))
+        axes.set(yscale="log", ylim=(least / 2, 20), xlim=(0, 1))
         axes.set_xlabel("certainty")
-        axes.set_ylabel("fraction of tracks per 0.01")
+        axes.set_ylabel("fraction of tracks per 0.02")
         if np.isfinite(threshold):
-            axes.axvline(threshold, color=style.INK, linestyle=":", linewidth=1.4)
-            axes.annotate(f"threshold {threshold:.3f}", (threshold, 0.035), xycoords=("data", "axes fraction"),
-                          xytext=(5 if threshold < 0.7 else -5, 0), textcoords="offset points", fontsize=10,
-                          ha="left" if threshold < 0.7 else "right")  # fmt: skip
+            left = threshold < 0.7
+            axes.axvline(threshold, ymax=0.86, color=style.INK, linestyle=":", linewidth=1.4)
+            axes.annotate(
+                f"threshold {threshold:.3f}", (threshold, 0.83), xycoords=("data", "axes fraction"),
+                xytext=(5 if left else -5, 0), textcoords="offset points", fontsize=10, ha="left" if left else "right",
+            )  # fmt: skip
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], loc="upper center", ncols=2)
         style.label(axes, True, "test sample")

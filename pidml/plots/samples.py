@@ -41,13 +41,12 @@ def spectra(shown: Plotted, path: Path) -> None:
         for particle, mine in _each_species(shown):
             counts, _ = np.histogram(pt[mine], edges)
             axes.stairs(np.where(counts > 0, counts / np.diff(edges), np.nan), edges, color=style.colour(particle),
-                        linestyle=style.line_style(particle), linewidth=1.5, label=particle.label, baseline=None)  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlim=(edges[0], edges[-1]))
-        ticks = [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if edges[0] <= value <= edges[-1]]
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        axes.set_xlabel(r"$p_{\mathrm{T}}$ (GeV/$c$)")
-        axes.set_ylabel(r"d$N$/d$p_{\mathrm{T}}$ (GeV/$c$)$^{-1}$")
-        axes.legend(loc="lower left", ncols=2)
+                        linestyle=style.line_style(particle), linewidth=1.5, label=particle.label,
+                        baseline=None)  # fmt: skip
+        axes.set_yscale("log")
+        style.momentum_axis(axes, edges[0], edges[-1], style.PT)
+        axes.set_ylabel(r"d$\mathit{N}$/d$\mathit{p}_{\mathrm{T}}$ ((GeV/$\mathit{c}$)$^{-1}$)")
+        axes.legend(loc="lower left", ncols=3, columnspacing=1.2)
         style.label(axes, shown.simulation, f"reconstructed, selected tracks: {style.tracks_text(len(pt))}")
         style.save(figure, path)
 
@@ -80,7 +79,8 @@ def pattern_fractions(shown: Plotted, path: Path) -> None:
             axes.barh(range(len(names)), share[:, position], left=left, color=colour, label=text, height=0.78)
             for row, value in enumerate(share[:, position]):
                 if value > 0.035:
-                    axes.text(left[row] + value / 2, row, f"{100 * value:.1f} %", ha="center", va="center", fontsize=9.5,
+                    axes.text(left[row] + value / 2, row, f"{100 * value:.1f} %", ha="center", va="center",
+                              fontsize=9.5,
                               color="white" if position == 3 else style.INK)  # fmt: skip
             left += share[:, position]
         axes.set_yticks(range(len(names)), names)
@@ -107,11 +107,9 @@ def patterns_against_momentum(shown: Plotted, path: Path) -> None:
         for code, (colour, text) in _PATTERNS.items():
             axes.stairs(below + share[code], edges, baseline=below, fill=True, color=colour, label=text)
             below = below + share[code]
-        axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="fraction of tracks")
+        axes.set(ylim=(0, 1), ylabel="fraction of tracks")
+        style.momentum_axis(axes, edges[0], edges[-1], style.P)
         axes.set_axisbelow(False)
-        ticks = [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if edges[0] <= value <= edges[-1]]
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        axes.set_xlabel(r"$p$ (GeV/$c$)")
         legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
         legend.get_frame().set_linewidth(0)
         style.label(axes, shown.simulation, style.tracks_text(len(momentum)))
@@ -125,14 +123,16 @@ def features(shown: Plotted, path: Path) -> None:
     with style.canvas((13.0, 2.6 * rows + 0.7)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"hspace": 0.5, "wspace": 0.2})
         height = 2.6 * rows + 0.7
-        figure.subplots_adjust(left=0.045, right=0.99, top=1 - 0.62 / height, bottom=0.55 / height)
+        figure.subplots_adjust(left=0.045, right=0.99, top=1 - 0.5 / height, bottom=0.55 / height)
         for axes in grid.ravel()[len(shown.names) :]:
             axes.set_visible(False)
         for position, name in enumerate(shown.names):
             _feature(grid.ravel()[position], shown, shown.features[:, position], name)
         first = grid[0, 0]
         handles, labels = first.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels), fontsize=12, bbox_to_anchor=(0.99, 1.0))
+        figure.legend(
+            handles, labels, loc="upper right", ncols=len(labels), fontsize=12, bbox_to_anchor=(0.99, 1 - 0.05 / height)
+        )
         style.label(first, shown.simulation)
         style.save(figure, path)
 
@@ -148,23 +148,20 @@ def _feature(axes: Axes, shown: Plotted, values: NDArray[np.float32], name: str)
         )
         return
     edges = _edges(values[there])
-    groups = (
-        [(text, np.isin(shown.kind, kinds), style.colour(one)) for text, kinds, one in KINDS]
-        if shown.simulation
-        else []
-    )
-    for text, mine, colour in groups or [("all tracks", np.ones(len(values), bool), style.INK)]:
+    everything = [("all tracks", np.ones(len(values), bool), style.INK)]
+    kinds = [(text, np.isin(shown.kind, both), style.colour(one)) for text, both, one in KINDS]
+    drawn = []
+    for text, mine, colour in kinds if shown.simulation else everything:
         counts, _ = np.histogram(values[mine & there], edges)
         if counts.sum():
-            axes.stairs(
-                np.where(counts > 0, counts / counts.sum(), np.nan),
-                edges,
-                color=colour,
-                linewidth=1.2,
-                label=text,
-                baseline=None,
-            )
-    axes.set_yscale("log")
+            share = np.where(counts > 0, counts / counts.sum(), np.nan)
+            axes.stairs(share, edges, color=colour, linewidth=1.2, label=text, baseline=None)
+            drawn.append(share)
+    shares = np.concatenate(drawn) if drawn else np.array([])
+    if len(shares) and np.nanmax(shares) > 30 * np.nanmin(shares):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, None)
     axes.set_xlim(edges[0], edges[-1])
 
 
@@ -188,7 +185,7 @@ def correlations(names: Sequence[str], values: NDArray[np.float64], simulation: 
         figure.subplots_adjust(left=1.35 / (size + 0.5), right=0.99, top=1 - 0.35 / size, bottom=1.3 / size)
         axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
-            text = "–" if np.isnan(value) else f"{100 * value:.0f}"
+            text = "–" if np.isnan(value) else str(round(100 * value)).replace("-", "−")
             axes.text(column, row, text, ha="center", va="center", fontsize=8,
                       color="white" if abs(value) > 0.6 else style.INK)  # fmt: skip
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9.5)

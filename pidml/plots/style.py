@@ -1,7 +1,7 @@
 """The one place for the looks of figures: style, colours, labels, and how a figure becomes a file.
 
-The base is the ALICE style of mplhep, scaled to figures that are read on a screen or in a note. Figures are made without
-pyplot and inside an ``rc_context``, so neither the backend nor the settings of whoever imports this change.
+The base is the ALICE style of mplhep, scaled to figures that are read on a screen or in a note. Figures are made
+without pyplot and inside an ``rc_context``, so neither the backend nor the settings of whoever imports this change.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 
 import matplotlib as mpl
 import mplhep
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from pidml.atomic import atomic_file
@@ -57,14 +59,23 @@ _OURS: dict[str, Any] = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "axes.unicode_minus": True,
-    "path.simplify": True,
+    # Roman letters and italics of formulas as in the text; Greek from STIX sans.
+    "mathtext.fontset": "custom",
+    "mathtext.rm": "TeX Gyre Heros",
+    "mathtext.it": "TeX Gyre Heros:italic",
+    "mathtext.bf": "TeX Gyre Heros:bold",
+    "mathtext.cal": "TeX Gyre Heros:italic",
+    "mathtext.fallback": "stixsans",
 }
-#: What stands above every efficiency: which tracks it counts.
+PT = r"$\mathit{p}_{\mathrm{T}}$ (GeV/$\mathit{c}$)"
+P = r"$\mathit{p}$ (GeV/$\mathit{c}$)"
+F1 = r"$\mathit{F}_{1}$"
+#: What stands in every plot of an efficiency: which tracks it counts.
 DENOMINATOR = "efficiency of reconstructed, selected tracks"
 
 
 def colour(particle: Species) -> str:
-    """Return the colour of a species; an antiparticle has its particle's and is told apart by dashes or open markers."""
+    """Return the colour of a species; an antiparticle has its particle's, and dashes or open markers."""
     return _KIND_COLOURS[kind(particle)]
 
 
@@ -89,8 +100,8 @@ def canvas(size: tuple[float, float] = (7.0, 5.0)) -> Iterator[Figure]:
     """Yield an empty figure of ``size`` inches in this package's style; draw and :func:`save` it inside the block."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update({key: value for key, value in mplhep.style.ALICE.items() if key != "figure.figsize"})
-        mpl.rcParams.update(_OURS)
+        settings: Any = {**mplhep.style.ALICE, **_OURS, "figure.figsize": size}
+        mpl.rcParams.update(settings)
         figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         yield figure
@@ -108,10 +119,11 @@ def label(axes: Axes, simulation: bool, detail: str = "") -> None:
 
 
 def png(figure: Figure, colours: int = 256) -> bytes:
-    """Return a figure as a small PNG, the same bytes for the same content; ``colours`` of its palette (0: true colours)."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    image = Image.open(buffer).convert("RGB")
+    """Return a figure as a PNG, the same bytes for the same content; ``colours`` in its palette (0: true colours)."""
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    figure.canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB")
     if colours:
         image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     smaller = io.BytesIO()
@@ -128,6 +140,16 @@ def save(figure: Figure, path: Path) -> None:
     content = png(figure)
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def momentum_axis(axes: Axes, low: float, high: float, text: str) -> None:
+    """Make the x axis logarithmic in momentum (GeV/c), with plain numbers at round values."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    ticks = [value for value in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50) if low <= value <= high]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(text)
 
 
 def tracks_text(count: int) -> str:

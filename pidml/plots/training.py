@@ -15,8 +15,8 @@ def history(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int
     """Draw training and validation loss and the learning rate against the epoch; return the PNG.
 
     Args:
-        histories: network → table with columns ``epoch``, ``train_loss``, ``val_loss`` and ``lr``. A network called like a
-            target species has its colour.
+        histories: network → table with columns ``epoch``, ``train_loss``, ``val_loss`` and ``lr``. A network called
+            like a target species has its colour.
         best_epochs: network → epoch of the smallest validation loss; may lack networks.
     """
     with style.canvas((8.4, 5.6)) as figure:

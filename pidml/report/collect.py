@@ -107,8 +107,8 @@ def verdict(tiles: list[dict[str, Any]]) -> str:
     ratios = [tile["ratio"]["value"] for tile in tiles if tile["ratio"] and tile["ratio"]["value"] is not None]
     if ratios:
         parts.append(
-            f"The network reaches {100 * min(ratios):.1f} % to {100 * max(ratios):.1f} % of the F1 that is possible at all "
-            "on this simulation (the exact posterior)."
+            f"The network reaches {100 * min(ratios):.1f} % to {100 * max(ratios):.1f} % of the F1 that is possible at "
+            "all on this simulation (the exact posterior)."
         )
     pairs = [
         (tile["network"]["f1"], tile["nsigma"]["f1"])

@@ -24,8 +24,8 @@ def write_report(
     Args:
         out_file: where to; written atomically.
         job: the resolved specification.
-        steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train…`` (one or more),
-            ``Benchmark`` and ``ExportModel``; the provenance of others is listed too.
+        steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train…`` (one or
+            more), ``Benchmark`` and ``ExportModel``; the provenance of others is listed too.
         extra: further facts for the header, name → text.
 
     Raises:

@@ -16,6 +16,7 @@ from pidml.errors import CorruptFile, MissingColumn, NoTracks
 from pidml.evaluation.benchmark import judge, read_thresholds, summary_lines
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.results import best_thresholds
+from pidml.plots import comparison
 from pidml.spec import JobSpec
 
 
@@ -125,20 +126,21 @@ def test_confusion_rows_add_up(made):
 
 
 def test_same_input_gives_the_same_bytes(data, made, tmp_path):
-    out, _, thresholds = made
-    judge(data, blurred, thresholds, JobSpec(), tmp_path)
-    for path in out.iterdir():
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+    out, record, thresholds = made
+    again = judge(data, blurred, thresholds, JobSpec(), tmp_path, draw=False)
+    assert again | {"plots": record["plots"]} == record
+    assert (out / "metrics.csv").read_bytes() == (tmp_path / "metrics.csv").read_bytes()
+    comparison.summary(record, tmp_path / "summary.png")
+    assert (tmp_path / "summary.png").read_bytes() == (out / "benchmark_summary_all-species.png").read_bytes()
 
 
 def test_without_known_likelihood_the_optimum_is_left_out_with_a_reason(tmp_path):
     data = write_prepared(tmp_path / "data", (6_000, 500, 2_000))
     (tmp_path / "out").mkdir()
-    record = judge(data, blurred, np.full(6, 0.5), JobSpec(), tmp_path / "out")
+    record = judge(data, blurred, np.full(6, 0.5), JobSpec(), tmp_path / "out", draw=False)
     assert record["fraction_of_optimum"] is None
     assert "simulation" in record["not_available"]["optimum"]
     assert "optimum" not in record["methods"]
-    assert not (tmp_path / "out" / "benchmark_fraction-of-optimum_all-species.png").exists()
     assert all("optimum" not in line for line in summary_lines(record))
 
 
@@ -149,15 +151,23 @@ def test_reasons_why_the_optimum_is_not_known(data):
     assert "momentum" in exact_posterior(fewer)[1]
 
 
+def without_kaons(path) -> PreparedDataset:
+    return write_prepared(path, (6_000, 500, 2_000), keep_pdg=(211, -211, 2212, -2212))
+
+
 def test_species_absent_from_the_test_sample_is_undefined(tmp_path):
-    data = write_prepared(tmp_path / "data", (6_000, 500, 2_000), keep_pdg=(211, -211, 2212, -2212))
-    (tmp_path / "out").mkdir()
-    record = judge(data, blurred, np.full(6, 0.5), JobSpec(), tmp_path / "out")
+    record = judge(without_kaons(tmp_path / "data"), blurred, np.full(6, 0.5), JobSpec(), tmp_path, draw=False)
     overall = record["species"]["kaon"]["network"]["all"]["overall"]
     assert overall["efficiency"] is None
     assert overall["auc"] is None
     assert overall["signal"] == 0
     assert overall["purity"] == 0.0
+
+
+@pytest.mark.slow
+def test_species_absent_from_the_test_sample_is_drawn_as_such(tmp_path):
+    record = judge(without_kaons(tmp_path / "data"), blurred, np.full(6, 0.5), JobSpec(), tmp_path)
+    assert len(record["plots"]) == len(list(tmp_path.glob("*.png"))) == 6 * 4 + 4
 
 
 def test_data_without_labels_and_empty_samples_are_refused(tmp_path):
@@ -186,6 +196,6 @@ def test_thresholds_come_from_one_or_many_training_outputs(tmp_path):
 
 
 def test_an_undefined_threshold_accepts_nothing(data, tmp_path):
-    record = judge(data, blurred, np.full(6, math.nan), JobSpec(), tmp_path)
+    record = judge(data, blurred, np.full(6, math.nan), JobSpec(), tmp_path, draw=False)
     overall = record["species"]["pion"]["network"]["all"]["overall"]
     assert (overall["selected"], overall["purity"], overall["efficiency"]) == (0, None, 0.0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -34,7 +36,7 @@ def test_counts_agree_with_sklearn_in_every_selection(toy):
     for target, code in enumerate(TARGET_PDG):
         for wanted in (None, 0, 1, 2, 3):
             judged = metrics.performance(counts.outcome(target, wanted))
-            for index, (low, high) in enumerate(zip(EDGES, EDGES[1:], strict=False)):
+            for index, (low, high) in enumerate(pairwise(EDGES)):
                 mine = (pt >= low) & (pt < high) & ((pattern == wanted) if wanted is not None else True)
                 truth, chosen = pdg[mine] == code, selected[mine, target]
                 if not truth.any() or not chosen.any():
