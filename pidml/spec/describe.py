@@ -31,16 +31,23 @@ class KeyDescription:
     meaning: str
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> Iterator[KeyDescription]:
-    """Yield a description of every key of ``model``, sections first unfolded, in the order of the specification."""
+def describe(model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> Iterator[KeyDescription]:
+    """Yield a description of every key of ``model``, sections first unfolded, in the order of the specification.
+
+    Args:
+        model: the specification or a section of it.
+        prefix: what stands before the keys.
+        defaults: the section as it is by default where it is used; without it the defaults of its class are shown.
+    """
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
+        default = field.default if defaults is None else getattr(defaults, name)
         section = _section(field)
         if section is not None:
-            yield from describe(section, f"{key}.")
+            yield from describe(section, f"{key}.", default if isinstance(default, section) else None)
             continue
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        yield KeyDescription(key, _default(field), str(extra.get("unit", "")), _allowed(field), field.description or "")
+        yield KeyDescription(key, _shown(default), str(extra.get("unit", "")), _allowed(field), field.description or "")
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
@@ -48,8 +55,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _default(field: FieldInfo) -> str:
-    value = field.default
+def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         shown = ", ".join(map(str, value[:3])) + (f", … ({len(value)})" if len(value) > 3 else "")
         return f"[{shown}]"
