@@ -259,7 +259,7 @@ def _limits(values: Mapping[str, str]) -> PollerLimits:
         wall_clock=_read(values, "PIDML_JOB_HOURS", _number(0, 8760), default.wall_clock / 3600) * 3600,
         min_free=int(_read(values, "PIDML_MIN_FREE_GB", _number(0, 1e6), default.min_free / GIB) * GIB),
         retry=_read(values, "PIDML_RETRY_SECONDS", _number(0, day), default.retry),
-        attempts=int(_read(values, "PIDML_JOB_ATTEMPTS", _number(1, 1000), float(default.attempts))),
+        attempts=int(_read(values, "PIDML_JOB_ATTEMPTS", _number(1, 1_000_000), float(default.attempts))),
         lives=int(_read(values, "PIDML_JOB_LIVES", _number(1, 1_000_000), float(default.lives))),
         heartbeat=_read(values, "PIDML_HEARTBEAT_SECONDS", _number(0.05, 3600), default.heartbeat),
     )

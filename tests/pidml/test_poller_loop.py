@@ -82,7 +82,7 @@ NONSENSE = [
     ({"path": "/etc/passwd"}, "/etc/passwd"),
     ({"path": "/alice/sim/2026/../../../etc/passwd.root"}, "malformed"),
     ({"path": "/alice/sim/2026/a\nb.root"}, "malformed"),
-    ({"path": "/alice/sim/2026/LHC26a/0/1/$(reboot).root"}, "no LFN"),
+    ({"path": "/alice/sim/2026/LHC26a/0/1/$(reboot).root"}, "outside the folders"),
     ({"path": "a" * 10_000_000}, "AODFiles"),
     ({"Size": -1}, "Size"),
     ({"configuration": {"data": "x" * 10_000}}, "P100"),
