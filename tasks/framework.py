@@ -26,6 +26,8 @@ from tasks.targets import OutputDirectory
 
 #: Value of ``job_id`` for a job of one's own; law leaves it out of what it prints.
 NO_JOB: int = law.NO_INT
+#: Value of ``branch`` of a workflow, which only collects its branches.
+WORKFLOW = -1
 
 
 class JobTask(law.Task):
@@ -98,6 +100,11 @@ class Step(JobTask):
 
     #: Globs in the output directory → what the server's page shows them as ("image", "onnx", "log").
     uploads: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """What luigi shares out between its workers: one step computes at a time, downloads and uploads go on beside."""
+        return {} if getattr(self, "branch", 0) == WORKFLOW else {"compute": 1}
 
     def requires(self) -> Any:
         """Everything upstream must be complete."""
