@@ -23,7 +23,7 @@ from pidml.data import shuffle, statistics, track_tables
 from pidml.data.ahead import ahead
 from pidml.data.cuts import CutFlow
 from pidml.data.prepared import AUX_COLUMNS, SPLITS, PreparedDataset
-from pidml.errors import NoTables, NoTracks
+from pidml.errors import NoTables, NoTracks, StoreError
 from pidml.spec.data_sections import Preparation
 
 #: Version of the layout that ``meta.json`` states.
@@ -100,12 +100,14 @@ def prepare(
     Raises:
         InputMissing, CorruptFile, NoTables, MissingColumn, BadValues: an input file cannot be used.
         NoTracks: a sample is empty after the cuts.
-        DiskFull, StoreError: ``out`` cannot be written.
+        DiskFull, StoreError: ``out`` cannot be written, or is not empty.
     """
     plan = _plan(tables, preparation, simulation, seed)
     flow = CutFlow(preparation.cuts, preparation.features)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise StoreError(f"{out}: not empty", "give a new directory: prepared data is never changed in place")
         with shuffle.Spool(out, plan.width, len(SPLITS), plan.buckets, _SPOOL_MEMORY) as spool:
             _fill(spool, plan, flow, chunk, progress)
             quotas = _quotas(plan, spool.sizes().sum(axis=1), flow)

@@ -84,9 +84,16 @@ def trees_in(file: Any, path: Path, frame: str) -> list[str]:
 
 
 def open_tree(file: Any, path: Path, frame: str, tree: str) -> Any:
-    """Return the newest cycle of a tree."""
-    with reading(path, f"{frame}/{tree}"):
-        return file[f"{frame}/{tree}"]
+    """Return the newest cycle of a tree, after checking that its columns have as many rows as it announces."""
+    place = f"{frame}/{tree}"
+    with reading(path, place):
+        opened = file[place]
+        rows, lengths = opened.num_entries, {branch.name: branch.num_entries for branch in opened.branches}
+    # A damaged number of rows could otherwise keep a reader busy for days.
+    for name, length in lengths.items():
+        if length != rows or not 0 <= rows < 2**40:
+            raise CorruptFile(f"{path}: {place} announces {rows} rows, its column {name} {length}", _HINT)
+    return opened
 
 
 def require_columns(path: Path, place: str, present: Sequence[str], needed: Sequence[str]) -> None:
@@ -120,7 +127,19 @@ def read_columns(
             )
     except CorruptFile as error:
         raise name_damaged_columns(error, tree, path, place, names) from error.__cause__
+    check_lengths(path, place, arrays, (tree.num_entries if stop is None else stop) - start)
     return {name: arrays[name] for name in names}
+
+
+def check_lengths(path: Path, place: str, arrays: Mapping[str, NDArray[Any]], rows: int) -> None:
+    """Check that every column has as many rows as it should.
+
+    Raises:
+        CorruptFile: naming the file, table and column.
+    """
+    for name, values in arrays.items():
+        if len(values) != rows:
+            raise CorruptFile(f"{path}: {place}: column {name} has {len(values)} rows instead of {rows}", _HINT)
 
 
 def name_damaged_columns(error: CorruptFile, tree: Any, path: Path, place: str, names: Sequence[str]) -> CorruptFile:

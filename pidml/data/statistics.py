@@ -45,7 +45,8 @@ class Moments:
     def _of_block(cls, values: NDArray[np.float32]) -> Moments:
         result = cls.zero(values.shape[1])
         for index in range(values.shape[1]):
-            column = values[:, index].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # damaged files may hold signalling NaN
+                column = values[:, index].astype(np.float64)
             total = column.sum()
             if np.isnan(total):
                 column = column[~np.isnan(column)]

@@ -171,9 +171,11 @@ def _iterate_table(
             raise damaged from error.__cause__
         if arrays is None:
             break
+        rows = min(chunk, table.tracks - read)
+        root_files.check_lengths(table.path, table.place, arrays, rows)
         columns = {name: _converted(table, name, arrays[table.columns[name]]) for name in names}
         tracks.normalise_missing({name: values for name, values in columns.items() if name != "fPdgCode"})
-        read += len(next(iter(columns.values())))
+        read += rows
         yield table, columns
     if read != table.tracks:
         raise CorruptFile(

@@ -15,7 +15,7 @@ from pidml import atomic, species, tracks
 from pidml.data import prepare as prepare_module
 from pidml.data.prepare import prepare
 from pidml.data.prepared import SPLITS, PreparedDataset
-from pidml.errors import BadValues, DiskFull, MissingColumn, NoTables, NoTracks
+from pidml.errors import BadValues, DiskFull, MissingColumn, NoTables, NoTracks, StoreError
 from pidml.simulation import write_track_table
 from pidml.spec.data_sections import Preparation
 
@@ -336,6 +336,14 @@ def test_column_missing_from_any_file_is_found_before_anything_is_written(tmp_pa
     with pytest.raises(MissingColumn, match=r"bad\.root: DF_9/O2pidtracksmcml has no column fBeta"):
         prepare([good, bad], tmp_path / "out", Preparation(), simulation=True, seed=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_prepared_data_is_not_overwritten(tmp_path, input_file):
+    prepare([input_file[0]], tmp_path / "out", Preparation(), simulation=True, seed=1)
+    before = content(PreparedDataset.open(tmp_path / "out"))
+    with pytest.raises(StoreError, match="not empty"):
+        prepare([input_file[0]], tmp_path / "out", Preparation(), simulation=True, seed=2)
+    assert content(PreparedDataset.open(tmp_path / "out")) == before
 
 
 def test_failed_write_leaves_nothing(tmp_path, input_file, monkeypatch):

@@ -1,3 +1,7 @@
+import itertools
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 import uproot
@@ -6,7 +10,7 @@ from hypothesis import strategies as st
 from track_files import flip_bytes, make_columns, old_encoding, write_tables, write_trees
 
 from pidml import tracks
-from pidml.data import track_tables
+from pidml.data import root_files, track_tables
 from pidml.errors import BadValues, CorruptFile, InputMissing, MissingColumn, NoTables, PidmlError
 
 
@@ -153,6 +157,24 @@ def test_damaged_basket_is_named_with_its_column(tmp_path):
     flip_bytes(path, start + 90, 30)  # behind the key of the basket: the header of its compressed data
     with pytest.raises(CorruptFile, match=r"bad\.root: DF_1/O2pidtracksmcml: damaged column fDcaZ"):
         read_all(path, ["fP", "fDcaZ"])
+
+
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_damaged_number_of_rows_is_found_at_once(tmp_path, place):
+    path = write_tables(tmp_path / "rows.root", {"DF_1": make_columns(4321)})
+    # The number stands, uncompressed, once in the header of the tree and three times (the second counts) in each column's.
+    parts = path.read_bytes().split(struct.pack(">q", 4321))
+    assert len(parts) > 20
+    numbers = [struct.pack(">q", 10**12 if index == place else 4321) for index in range(len(parts) - 1)] + [b""]
+    path.write_bytes(b"".join(itertools.chain.from_iterable(zip(parts, numbers, strict=True))))
+    with pytest.raises(CorruptFile, match=r"rows\.root: DF_1/O2pidtracksmcml announces .* rows"):
+        read_all(path, ["fP"])
+
+
+def test_column_that_ends_early_is_named():
+    columns = {"fP": np.zeros(3), "fPt": np.zeros(2)}
+    with pytest.raises(CorruptFile, match=r"a\.root: DF_1/O2track: column fPt has 2 rows instead of 3"):
+        root_files.check_lengths(Path("a.root"), "DF_1/O2track", columns, 3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
