@@ -162,7 +162,7 @@ def test_damaged_basket_is_named_with_its_column(tmp_path):
 @pytest.mark.parametrize("place", [0, 2, 5])
 def test_damaged_number_of_rows_is_found_at_once(tmp_path, place):
     path = write_tables(tmp_path / "rows.root", {"DF_1": make_columns(4321)})
-    # The number stands, uncompressed, once in the header of the tree and three times (the second counts) in each column's.
+    # The number stands, uncompressed, once in the tree's header and three times (the second counts) per column.
     parts = path.read_bytes().split(struct.pack(">q", 4321))
     assert len(parts) > 20
     numbers = [struct.pack(">q", 10**12 if index == place else 4321) for index in range(len(parts) - 1)] + [b""]
