@@ -1,13 +1,15 @@
 """Atomic writes: what exists under its final name is complete, there is no other state.
 
-A file or directory is written under a temporary sibling name (same parent, hence the same file system; same extension, so
-that writers which look at it behave), flushed to the disk, and renamed. A process killed at any instant leaves at most a
-temporary sibling, which :func:`is_temporary` recognises and which never counts as an output.
+A file or directory is written under a temporary sibling name (same parent, hence the same file system; same extension,
+so that writers which look at it behave), flushed to the disk, and renamed. A process killed at any instant leaves at
+most a temporary sibling, which :func:`is_temporary` recognises and which never counts as an output.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -41,7 +43,7 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
                 f"no space left while writing {path}",
-                "free some space (`pidml gc` lists what no kept job needs) or move the store with PIDML_STORE, then rerun",
+                "free some space (`pidml gc` shows what no kept job needs) or set PIDML_STORE elsewhere, then rerun",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StoreError(
@@ -74,7 +76,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         try:
             yield temporary
             fsync_path(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             fsync_path(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -109,10 +111,29 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 def _rename_directory(temporary: Path, path: Path) -> None:
     try:
-        os.rename(temporary, path)
+        temporary.rename(path)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+@contextmanager
+def exclusive(path: Path | str) -> Iterator[None]:
+    """Hold ``path`` (a file or directory to be written) for this process; wait while another process holds it.
+
+    Temporary siblings that killed writers of the same path left behind are removed once it is held.
+    """
+    path = Path(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for stale in path.parent.glob(f".{glob.escape(path.stem)}{_MARK}*{glob.escape(path.suffix)}"):
+                if stale.is_dir():
+                    shutil.rmtree(stale, ignore_errors=True)
+                else:
+                    stale.unlink(missing_ok=True)
+            yield
 
 
 def write_text(path: Path | str, text: str) -> None:

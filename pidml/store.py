@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pidml.atomic import explained, write_json
 from pidml.errors import UnknownJob
+from pidml.identity import digest
 
 
 @dataclass(frozen=True)
@@ -47,29 +49,38 @@ class Store:
         """Return the index of a job: its steps, their digests and folders."""
         return self.root / "index" / f"{job}.json"
 
-    def write_index(self, job: str, steps: Mapping[str, list[str]]) -> None:
-        """Record which outputs belong to ``job``: step name → digests of its branches."""
-        write_json(self.index_file(job), {"steps": list(steps), "digests": dict(steps)})
+    def write_index(self, job: str, identity: str, steps: Mapping[str, list[str]]) -> None:
+        """Record which outputs belong to ``job``.
 
-    def indexed(self, job: str) -> dict[str, list[str]] | None:
-        """Return the index of ``job`` in the order of its steps; None if there is none."""
-        try:
-            content = json.loads(self.index_file(job).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return {step: content["digests"][step] for step in content["steps"]}
+        Args:
+            job: the job's key, see :func:`index_key`.
+            identity: digest over what the job says; tells whether the record is of the job as it is now.
+            steps: step name → digests of its branches, in the order of the steps.
+        """
+        write_json(self.index_file(job), {"identity": identity, "steps": [[name, own] for name, own in steps.items()]})
+
+    def indexed_identity(self, job: str) -> str | None:
+        """Return the identity under which ``job`` was recorded last; None if it never was."""
+        content = self._index_content(job)
+        return None if content is None else str(content["identity"])
 
     def read_index(self, job: str) -> dict[str, list[str]]:
-        """Return the index of ``job``: step name → digests of its branches.
+        """Return the outputs of ``job`` (a name as shown by :meth:`jobs`, or as given to a run): step → digests.
 
         Raises:
             UnknownJob: no job of that name ran in this store.
         """
-        index = self.indexed(index_key(job))
-        if index is None:
+        content = self._index_content(index_key(job)) or self._index_content(job)
+        if content is None:
             known = ", ".join(self.jobs()) or "none yet"
             raise UnknownJob(f"no job {job!r} has run in {self.root}", f"jobs here: {known}")
-        return index
+        return dict(content["steps"])
+
+    def _index_content(self, job: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self.index_file(job).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
     def jobs(self) -> list[str]:
         """Return the names of the jobs that ran in this store."""
@@ -77,10 +88,14 @@ class Store:
 
 
 def index_key(job: str) -> str:
-    """Return the name under which a job is indexed: a preset's name, a file's stem, or ``task-17``.
+    """Return the name under which a job is indexed: a preset's name, ``task-17``, or a file's stem and place.
 
-    >>> index_key("jobs/my job.yaml"), index_key("17")
-    ('my_job', 'task-17')
+    >>> index_key("sandbox"), index_key("17"), index_key("/data/my job.yaml")
+    ('sandbox', 'task-17', 'my_job-2fa7db')
     """
-    stem = re.sub(r"\.(ya?ml|json)$", "", job).rsplit("/", 1)[-1]
-    return f"task-{stem}" if stem.isdigit() else re.sub(r"[^\w.+-]", "_", stem)
+    if job.isdigit():
+        return f"task-{job}"
+    path = Path(job)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        return re.sub(r"[^\w.+-]", "_", job)
+    return re.sub(r"[^\w.+-]", "_", path.stem) + "-" + digest(str(path.absolute()), 6)

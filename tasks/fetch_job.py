@@ -1,4 +1,4 @@
-"""FetchJob: the job as it was given, the specification made of it, and where its outputs lie."""
+"""FetchJob: the job as it was given, and the specification made of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pidml.atomic import write_json
 from pidml.spec.claimed import read_task
 from tasks.framework import NO_JOB, Step
+from tasks.index import is_indexed, renew_index
 
 
 class FetchJob(Step):
@@ -20,28 +21,17 @@ class FetchJob(Step):
 
     def settings(self) -> dict[str, Any]:
         """The whole job: this step describes it."""
-        return {"source": self._source(), "spec": self.spec.model_dump(mode="json"), "outputs": self._index()}
-
-    def _source(self) -> Any:
-        return self.job if self.job_id == NO_JOB else read_task(self.store, self.job_id)
-
-    def _index(self) -> dict[str, list[str]]:
-        from tasks.steps import index_of
-
-        return index_of(self)
+        source = self.job if self.job_id == NO_JOB else read_task(self.store, self.job_id)
+        return {"source": source, "spec": self.spec.model_dump(mode="json")}
 
     def complete(self) -> bool:
         """Complete if the description is there and the index points to this job's outputs."""
-        return bool(super().complete()) and self.store.indexed(self.job_key) == self._full_index()
+        return bool(super().complete()) and is_indexed(self)
 
     def run(self) -> None:
         """Describe the job unless that is done, and renew the index."""
-        if not self.output().exists():
-            super().run()
-        self.store.write_index(self.job_key, self._full_index())
-
-    def _full_index(self) -> dict[str, list[str]]:
-        return {"FetchJob": [self.digest], **self._index()}
+        renew_index(self)
+        super().run()
 
     def make(self, out: Path) -> None:
         """Write ``job.json``."""

@@ -14,12 +14,13 @@ import law
 import luigi
 
 from pidml import provenance, steplog
-from pidml.atomic import atomic_directory
+from pidml.atomic import atomic_directory, exclusive
 from pidml.errors import PidmlError, SpecError
 from pidml.identity import digest
 from pidml.spec import JobSpec, load_job
 from pidml.spec.claimed import load_claimed_job
 from pidml.store import Store, index_key
+from tasks.index import renew_index
 from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
 from tasks.targets import OutputDirectory
@@ -103,7 +104,7 @@ class Step(JobTask):
 
     @property
     def resources(self) -> dict[str, int]:
-        """What luigi shares out between its workers: one step computes at a time, downloads and uploads go on beside."""
+        """What luigi shares out among its workers: one step computes at a time, downloads and uploads go on beside."""
         return {} if getattr(self, "branch", 0) == WORKFLOW else {"compute": 1}
 
     def requires(self) -> Any:
@@ -120,19 +121,30 @@ class Step(JobTask):
 
     def run(self) -> None:
         """Run :meth:`make` with its log captured, and publish what it made with its provenance."""
-        note_progress(self.job_directory, self.title)
-        with steplog.captured(self.log_file):
-            started, clock = provenance.now(), time.perf_counter()
-            print(f"{started} {self.title} {self.digest} started", flush=True)  # noqa: T201 - the log is the output
-            try:
-                with atomic_directory(self.directory) as out:
-                    facts = self.make(out) or {}
-                    seconds = time.perf_counter() - clock
-                    self._write_provenance(out, facts, started, seconds)
-            except BaseException as error:
-                self._explain(error)
-                raise
-            print(f"{provenance.now()} {self.title} {self.digest} finished in {seconds:.1f} s", flush=True)  # noqa: T201
+        renew_index(self)
+        with exclusive(self.directory):
+            if self.output().exists():
+                return  # another process made it while this one waited
+            note_progress(self.job_directory, self.title)
+            with steplog.captured(self.log_file):
+                self._run_logged()
+            self.published()
+
+    def published(self) -> None:
+        """Called once the output is in its place: what was kept for resuming may go."""
+
+    def _run_logged(self) -> None:
+        started, clock = provenance.now(), time.perf_counter()
+        print(f"{started} {self.title} {self.digest} started", flush=True)  # noqa: T201 - the log is the output
+        try:
+            with atomic_directory(self.directory) as out:
+                facts = self.make(out) or {}
+                seconds = time.perf_counter() - clock
+                self._write_provenance(out, facts, started, seconds)
+        except BaseException as error:
+            self._explain(error)
+            raise
+        print(f"{provenance.now()} {self.title} {self.digest} finished in {seconds:.1f} s", flush=True)  # noqa: T201
 
     @property
     def title(self) -> str:

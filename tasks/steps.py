@@ -35,6 +35,6 @@ def branches_of(step: Step) -> list[Step]:
     return [step] if branch_map is None else [type(step).req(step, branch=branch) for branch in branch_map]
 
 
-def index_of(task: JobTask) -> dict[str, list[str]]:
-    """Return the addresses of a job's outputs: step → digests of its branches; without FetchJob, which holds them."""
-    return {cls.__name__: [part.digest for part in branches_of(cls.req(task))] for cls in STEPS if cls is not FetchJob}
+def outputs_of(task: JobTask) -> dict[str, list[str]]:
+    """Return the addresses of a job's outputs: step name → digests of its branches."""
+    return {cls.__name__: [part.digest for part in branches_of(cls.req(task))] for cls in STEPS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ class Train(UsesPrepared, RemoteWorkflow):
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""
-        import shutil
-
         from pidml.training import train
 
         work = self.store.work(type(self).__name__, self.digest)
-        summary = train(self.prepared, self.spec, self.branch_data, work, out)
-        shutil.rmtree(work, ignore_errors=True)
-        return {"training": dataclasses.asdict(summary)}
+        return {"training": dataclasses.asdict(train(self.prepared, self.spec, self.branch_data, work, out))}
+
+    def published(self) -> None:
+        """The checkpoints have served."""
+        shutil.rmtree(self.store.work(type(self).__name__, self.digest), ignore_errors=True)
 
 
 class UsesNetworks(UsesPrepared):

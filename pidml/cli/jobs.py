@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
     app.command(name="ls")(list_outputs)
     app.command()(get)
+    app.command()(gc)
     app.command()(spec)
 
 
@@ -73,6 +74,27 @@ def get(
     for folder in folders:
         shutil.copytree(folder, out if len(folders) == 1 else out / folder.name)
     typer.echo(out)
+
+
+def gc(
+    drop: list[str] = typer.Option([], "--drop", help="A job that is not to be kept; may be given several times."),
+    min_age_hours: float = typer.Option(24.0, help="Leave alone what changed more recently: it may be in the making."),
+    yes: bool = typer.Option(False, "--yes", help="Remove; without it, only show."),
+) -> None:
+    """Show (or remove) what no kept job needs: outputs of earlier settings, of dropped jobs, leftovers of kills."""
+    from rich.filesize import decimal
+
+    from pidml.gc import find_garbage
+
+    found = find_garbage(_store(), drop, min_age_hours * 3600)
+    for each in found:
+        typer.echo(f"{decimal(each.size):>10}  {each.path}  ({each.reason})")
+        if yes:
+            each.remove()
+    total = decimal(sum(each.size for each in found))
+    typer.echo(
+        f"{total} in {len(found)} places {'removed' if yes else 'can go: repeat with --yes'}" if found else "nothing"
+    )
 
 
 def spec(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pidml.atomic import atomic_directory, atomic_file, is_temporary, write_json
+from pidml.atomic import atomic_directory, atomic_file, exclusive, is_temporary, write_json
 from pidml.errors import DiskFull, StoreError
 
 KILLED_IN_THE_MIDDLE = """
@@ -48,7 +48,7 @@ def test_a_process_killed_while_writing_leaves_nothing_that_counts(tmp_path: Pat
 
 def test_an_error_while_writing_leaves_nothing_at_all(tmp_path: Path) -> None:
     for context in (atomic_file, atomic_directory):
-        with pytest.raises(RuntimeError), context(tmp_path / "a.txt") as temporary:
+        with pytest.raises(RuntimeError), context(tmp_path / "a.txt") as temporary:  # noqa: PT012 - writes, then fails
             if context is atomic_directory:
                 (temporary / "part").write_text("half")
             else:
@@ -99,3 +99,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"), atomic_file(tmp_path / "file" / "a.txt"):
         pass
+
+
+def test_a_path_is_held_by_one_process_and_freed_of_what_killed_ones_left(tmp_path: Path) -> None:
+    target = tmp_path / "output"
+    (tmp_path / ".output.tmp-dead").mkdir()
+    (tmp_path / ".other.tmp-alive").mkdir()
+    code = "import sys; from pidml.atomic import exclusive\nwith exclusive(sys.argv[1]): print('held', flush=True)"
+    with exclusive(target):
+        waiting = subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=2)
+    assert waiting.communicate(timeout=20)[0] == b"held\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp-alive", ".output.lock"]

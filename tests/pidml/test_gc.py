@@ -1,0 +1,61 @@
+"""The store's cleaning: what a kept job needs stays, whatever else is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pidml.errors import UnknownJob
+from pidml.gc import find_garbage
+from pidml.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two jobs that share data; an output of earlier settings; leftovers of a kill, old and new."""
+    store = Store(tmp_path)
+    store.write_index("a", "1", {"PrepareDataset": ["data"], "Train": ["a1"]})
+    store.write_index("b", "2", {"PrepareDataset": ["data"], "Train": ["b1"]})
+    old = [("PrepareDataset", "data"), ("Train", "a1"), ("Train", "b1"), ("Train", "earlier"), ("Train", ".a1.tmp-0")]
+    for task, name in [*old, ("Train", ".b1.tmp-0"), ("Train", "fresh")]:
+        folder = tmp_path / task / name
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * 10)
+    for task, name in old:
+        os.utime(tmp_path / task / name, (0, 0))
+    for name in ("a1", "earlier"):
+        (tmp_path / "Train" / f"{name}.log").write_text("log")
+        os.utime(tmp_path / "Train" / f"{name}.log", (0, 0))
+    return store
+
+
+def names(store: Store, **options: object) -> set[str]:
+    return {str(each.path.relative_to(store.root)) for each in find_garbage(store, **options)}  # type: ignore[arg-type]
+
+
+def test_outputs_of_earlier_settings_and_old_leftovers_can_go(store: Store) -> None:
+    assert names(store) == {"Train/earlier", "Train/earlier.log", "Train/.a1.tmp-0"}
+
+
+def test_without_a_minimum_age_what_is_new_goes_too(store: Store) -> None:
+    assert names(store, min_age=-1) == names(store) | {"Train/.b1.tmp-0", "Train/fresh"}
+
+
+def test_a_dropped_job_gives_up_what_it_does_not_share(store: Store) -> None:
+    assert names(store, drop=["a"]) == names(store) | {"index/a.json", "Train/a1", "Train/a1.log"}
+    for each in find_garbage(store, drop=["a"]):
+        each.remove()
+    assert store.jobs() == ["b"]
+    assert sorted(path.name for path in (store.root / "PrepareDataset").iterdir()) == ["data"]
+    assert sorted(path.name for path in (store.root / "Train").iterdir()) == [".b1.tmp-0", "b1", "fresh"]
+
+
+def test_sizes_are_those_of_the_files(store: Store) -> None:
+    assert {each.size for each in find_garbage(store) if each.path.is_dir()} == {10}
+
+
+def test_a_job_to_drop_must_be_known(store: Store) -> None:
+    with pytest.raises(UnknownJob, match="jobs here: a, b"):
+        find_garbage(store, drop=["c"])
