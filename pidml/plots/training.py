@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pidml import species
 from pidml.plots import style
@@ -37,6 +38,12 @@ def history(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int
                 upper.plot([best + 1], [value], marker="*", markersize=14, color=colour, linestyle="none",
                            label="best epoch" if len(histories) == 1 else None)  # fmt: skip
         upper.set_ylabel("loss (nats per track)")
+        losses = np.concatenate([rows[["val_loss", "train_loss"]].to_numpy().ravel() for rows in histories.values()])
+        if losses.min() > 0 and losses.max() > 3 * losses.min():
+            upper.set_yscale("log")  # the first epoch would press all others against the axis
+            upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            upper.yaxis.set_major_formatter("{x:g}")
+            upper.yaxis.set_minor_formatter(NullFormatter())
         lower.set(xlabel="epoch", ylabel="learning rate", yscale="log")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         lower.xaxis.set_minor_locator(MaxNLocator(1))

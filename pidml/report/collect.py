@@ -107,7 +107,7 @@ def verdict(tiles: list[dict[str, Any]]) -> str:
     ratios = [tile["ratio"]["value"] for tile in tiles if tile["ratio"] and tile["ratio"]["value"] is not None]
     if ratios:
         parts.append(
-            f"The network reaches {100 * min(ratios):.1f} % to {100 * max(ratios):.1f} % of the F1 that is possible at "
+            f"The network reaches {100 * min(ratios):.2f} % to {100 * max(ratios):.2f} % of the F1 that is possible at "
             "all on this simulation (the exact posterior)."
         )
     pairs = [
@@ -212,7 +212,7 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
     for step, folder in folders.items():
         record = read_json(folder / "training.json")
         names = record["species"]
-        name = names[0] if len(names) == 1 else step
+        name = names[0] if len(names) == 1 else step if len(folders) > 1 else "network"
         try:
             histories[name] = pd.read_csv(folder / "history.csv")
         except (OSError, ValueError) as error:

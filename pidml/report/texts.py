@@ -30,6 +30,17 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return NOTHING if value is None else f"{value:.{digits}f}"
 
 
+def general(value: float | None) -> str:
+    """Return a number of any size with about four digits.
+
+    >>> general(14730.4), general(0.0123456), general(0.0)
+    ('14,730', '0.01235', '0')
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a fraction in per cent.
 

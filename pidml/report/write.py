@@ -59,6 +59,7 @@ def _environment() -> jinja2.Environment:
         "number": texts.number,
         "percent": texts.percent,
         "decimal": texts.decimal,
+        "general": texts.general,
         "bytes": texts.size,
         "duration": texts.duration,
     }

@@ -192,9 +192,8 @@ def test_report_of_a_real_training_and_bundle(steps, tmp_path):
     from pidml.data.prepared import PreparedDataset
     from pidml.export import export_bundle
 
-    job = parse_job({
-        "model": {"architecture": "masked-mlp", "hidden": [16]}, "training": {"max_epochs": 2}, "export": {"check_tracks": 200},
-    }, "test")  # fmt: skip
+    model, training = {"architecture": "masked-mlp", "hidden": [16]}, {"max_epochs": 2}
+    job = parse_job({"model": model, "training": training, "export": {"check_tracks": 200}}, "test")
     data = PreparedDataset.open(steps["PrepareDataset"])
     (tmp_path / "Train").mkdir()
     train(data, job, species.TARGET_NAMES, tmp_path / "work", tmp_path / "Train")
