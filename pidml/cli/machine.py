@@ -65,6 +65,6 @@ def serve(
         host=host,
         port=port,
         grid_dir=grid_dir,
-        admin_token=os.environ.get("PIDML_SERVER_TOKEN"),
+        admin_token=os.environ.get("PIDML_SERVER_TOKEN") or None,
     )
     run_server(settings, typer.echo)

@@ -17,20 +17,22 @@ _COLUMNS = ("purity", "efficiency", "F1", "AUC")
 
 
 def print_outputs(store: Store, job: str) -> None:
-    """Print the outputs of a job: step, digest, state, size and folder.
+    """Print the outputs of a job: step, digest, state and size.
 
     Raises:
         UnknownJob: no job of that name ran in the store.
     """
-    table = Table("step", "digest", "state", "size", "folder", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("step", "digest", "state", "size", box=SIMPLE_HEAD, pad_edge=False)
     for step, digests in store.read_index(job).items():
         for digest in digests:
             folder = store.output(step, digest)
             there = (folder / "provenance.json").is_file()
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if there else 0
             state = "[green]complete[/]" if there else "[yellow]absent[/]"
-            table.add_row(step, digest, state, decimal(size) if there else "", str(folder) if there else "")
-    Console(soft_wrap=True).print(table)
+            table.add_row(step, digest, state, decimal(size) if there else "")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"each output lies at {store.root}/STEP/DIGEST")
 
 
 def print_results(store: Store, job: str) -> None:
