@@ -42,7 +42,7 @@ def track_tables(task: Any) -> list[Path]:
     """Return the track tables that the branches of ProduceTracks made, in order."""
     produced = ProduceTracks.req(task)
     folders = [ProduceTracks.req(task, branch=branch).directory for branch in produced.branch_map]
-    return [path for folder in folders for path in sorted(folder.glob("*.root"))]
+    return [path for folder in folders for path in sorted(folder.glob("tracks*.root"))]
 
 
 class UsesPrepared(Step):

@@ -21,7 +21,7 @@ class ProduceTracks(Step, RemoteWorkflow):
     print_command = law.CSVParameter(
         default=(),
         significant=False,
-        description="print what O2Physics would run, and run nothing; `all`, or numbers of groups (default: all)",
+        description="print what O2Physics would run, and run nothing: `all`, or numbers of groups separated by commas",
     )
     interactive_params: ClassVar[list[str]] = [*law.Task.interactive_params, "print_command"]
     asks_for = "produce"
@@ -55,7 +55,7 @@ class ProduceTracks(Step, RemoteWorkflow):
         from pidml.producer.o2physics import describe_command
 
         groups = self.branch_map if self.is_workflow() else {self.branch: self.branch_data}
-        chosen = {str(each) for each in args} - {"all", "now"}
+        chosen = {str(each) for each in args} - {"all"}
         for group, files in groups.items():
             if not chosen or str(group) in chosen:
                 paths = [DownloadAOD.req(self, branch=branch).directory / FILE_NAME for branch in files]

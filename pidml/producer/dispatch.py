@@ -29,6 +29,7 @@ def produce(
         Facts for the provenance: what was produced and what passed through.
 
     Raises:
+        ToolMissing, ConfigError, ProducerError: O2Physics cannot be run here, or failed.
         CorruptFile, NoTables, MissingColumn, BadValues, NoTracks: an input cannot be used; see :mod:`pidml.errors`.
     """
     kinds = [kind_of_file(path) for path in inputs]
@@ -38,25 +39,41 @@ def produce(
     for number, path in enumerate(ready, start=1):
         _link(path, out / f"tracks_{number:03d}.root")
     if raw:
-        facts["produced"] = _produce_raw(raw, out / "tracks.root", producer, simulation, seed, groups)
+        make = _by_o2physics if producer.backend == "o2physics" else _by_native
+        facts["produced"] = make(raw, out, producer, simulation, seed, groups)
     return facts
 
 
-def _produce_raw(
-    inputs: Sequence[Path], output: Path, producer: Producer, simulation: bool, seed: int, groups: int
+def _by_native(
+    inputs: Sequence[Path], out: Path, producer: Producer, simulation: bool, seed: int, groups: int
 ) -> dict[str, Any]:
     from pidml.producer.native import produce_native
 
     summary = produce_native(
         inputs,
-        output,
+        out / "tracks.root",
         simulation=simulation,
         field=producer.magnetic_field,
-        subsample_tracks=-(-producer.subsample_tracks // groups),
-        subsample_events=-(-producer.subsample_events // groups),
+        subsample_tracks=_share(producer.subsample_tracks, groups),
+        subsample_events=_share(producer.subsample_events, groups),
         seed=seed,
     )
     return summary.as_dict()
+
+
+def _by_o2physics(
+    inputs: Sequence[Path], out: Path, producer: Producer, simulation: bool, seed: int, groups: int
+) -> dict[str, Any]:
+    from pidml.producer.merge import Drawing
+    from pidml.producer.o2physics import produce_o2physics
+
+    events, tracks = _share(producer.subsample_events, groups), _share(producer.subsample_tracks, groups)
+    return produce_o2physics(inputs, out, producer, simulation=simulation, drawing=Drawing(events, tracks, seed))
+
+
+def _share(wanted: int, groups: int) -> int:
+    """Return a group's share of what the whole job wants, rounded up."""
+    return -(-wanted // groups)
 
 
 def _link(path: Path, target: Path) -> None:

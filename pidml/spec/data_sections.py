@@ -70,7 +70,7 @@ class Dataset(Section):
 
 
 class Producer(Section):
-    """How AO2D files become track tables."""
+    """How AO2D files become track tables. Fields marked *where* say where it runs, not what comes out."""
 
     backend: Literal["native", "o2physics"] = setting(
         "native", "native: this package reads the AO2D tables; o2physics: the chain of O2Physics tasks"
@@ -82,12 +82,42 @@ class Producer(Section):
     subsample_tracks: int = setting(0, "tracks kept in all, drawn with the job's seed; 0 keeps everything", ge=0)
     subsample_events: int = setting(0, "collisions kept in all, drawn with the job's seed; 0 keeps everything", ge=0)
     magnetic_field: Real = setting(0.5, "solenoid field along z (native only)", "T", ge=-1, le=1)
+    o2physics_version: str = setting(
+        "latest", "version of O2Physics that alienv loads (o2physics only)", max_length=100, pattern=r"^\w[\w.+-]*$"
+    )
+    runtime: Literal["auto", "alienv", "container", "current"] = setting(
+        "auto", "where: how O2Physics is entered; auto: what this machine has"
+    )
+    container_engine: Literal["auto", "apptainer", "podman", "docker"] = setting(
+        "auto", "where: what runs the container; auto: the first that is installed"
+    )
+    container_image: str = setting(
+        "", "where: image for runtime: container, by file, folder or address", max_length=500, pattern=r"^[\w./:@+~-]*$"
+    )
+    shm_segment_size: int = setting(
+        20_000_000_000, "where: shared memory of the current chain", "B", ge=1_000_000, le=10**13
+    )
+    memory_rate_limit: int = setting(
+        2_097_152_000, "where: memory of AO2D tables in flight in the current chain", "B", ge=1_000_000, le=10**13
+    )
+    max_hours: Real = setting(24.0, "where: longest time of one run of O2Physics", "h", gt=0, le=1000)
 
     @model_validator(mode="after")
-    def _full_tables_need_o2physics(self) -> Self:
+    def _combinations(self) -> Self:
         if self.table == "full" and self.backend == "native":
             raise ValueError("table: full needs backend: o2physics")
+        if self.backend == "o2physics" and self.chain == "older" and (self.table == "full" or self.light_ions):
+            raise ValueError("chain: older makes training tables only, and has no variant for light_ions")
+        if self.container_image.startswith("-"):
+            raise ValueError("container_image must not begin with '-'")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change what comes out of the backend chosen."""
+        where = {"runtime", "container_engine", "container_image", "shm_segment_size", "memory_rate_limit", "max_hours"}
+        o2physics = {"chain", "light_ions", "o2physics_version"}
+        other = o2physics if self.backend == "native" else {"magnetic_field"}
+        return self.model_dump(mode="json", exclude=where | other)
 
 
 class MomentumLimitsSection(Section):

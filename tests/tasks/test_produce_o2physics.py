@@ -1,0 +1,74 @@
+"""ProduceTracks with the backend O2Physics, through law."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from support.o2_setup import StandIns, install
+from support.small_job import law_run, outputs
+
+from pidml.data.track_tables import list_tables
+from pidml.simulation import RawFormat, write_ao2d, write_track_table
+
+
+@pytest.fixture
+def o2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    ready = str(tmp_path / "ready.root")
+    write_track_table(ready, 300, 1, frames=2)
+    stand_ins = install(tmp_path / "o2", {"O2pidtracksmcml": ready, "histograms": ready})
+    for name, value in stand_ins.environment("alienv").items():
+        monkeypatch.setenv(name, value)
+    return stand_ins
+
+
+def write_job(folder: Path, files: int, **producer: object) -> Path:
+    paths = []
+    for number in range(files):
+        paths.append(folder / f"AO2D_{number}.root")
+        write_ao2d(paths[-1], 20, seed=number, frames=1, form=RawFormat(extra="O2trackextra_001"))
+    job = folder / "job.yaml"
+    content = {"dataset": {"files": [str(path) for path in paths]}, "producer": {"backend": "o2physics", **producer}}
+    job.write_text(yaml.safe_dump(content))
+    return job
+
+
+def test_tables_histograms_and_provenance_and_a_command_that_is_shown(o2: StandIns, tmp_path: Path) -> None:
+    job, store = write_job(tmp_path, 3, files_per_group=2, subsample_tracks=101), tmp_path / "store"
+    result = law_run(store, "ProduceTracks", "--job", str(job))
+    assert result.returncode == 0, result.stdout + result.stderr
+    made = outputs(store, ["ProduceTracks"])["ProduceTracks"]
+    assert len(made) == 2
+    for path in made:
+        assert sorted(each.name for each in path.iterdir()) == [
+            "AnalysisResults.root",
+            "provenance.json",
+            "tracks.root",
+        ]
+        assert sum(table.tracks for table in list_tables(path / "tracks.root")) == 51
+        produced = json.loads((path / "provenance.json").read_text())["facts"]["produced"]
+        assert produced["runs"][0]["o2physics"]["modules"] == "O2/1.0:O2Physics/latest"
+        assert produced["runs"][0]["outdated_tables"] == ["O2trackextra_001"]
+    before = len(o2.calls())
+
+    shown = law_run(store, "ProduceTracks", "--job", str(job), "--print-command", "1")
+    assert shown.returncode == 0, shown.stderr
+    assert "# group 1" in shown.stdout
+    assert "# group 0" not in shown.stdout
+    assert "alienv setenv O2Physics/latest -c bash run-chain.sh" in shown.stdout
+    assert "o2-analysis-tracks-extra-v002-converter" in shown.stdout
+    assert len(o2.calls()) == before
+
+
+def test_a_failed_chain_fails_the_step_with_the_reason_in_its_log(o2: StandIns, tmp_path: Path) -> None:
+    job, store = write_job(tmp_path, 1), tmp_path / "store"
+    o2.faults(pid_tof_merge={"status": 7})
+    result = law_run(store, "ProduceTracks", "--job", str(job))
+    assert result.returncode == 40
+    assert "stage 7 (o2-analysis-pid-tof-merge) ended with status 7" in result.stdout + result.stderr
+    assert outputs(store, ["ProduceTracks"])["ProduceTracks"] == []
+    (log,) = (store / "ProduceTracks").glob("*.log")
+    assert "[ERROR] o2-analysis-pid-tof-merge: something went wrong" in log.read_text()
+    assert [path for path in (store / "ProduceTracks").iterdir() if path.is_dir()] == []
