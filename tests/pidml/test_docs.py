@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import tasks
-from pidml import errors, resources
+from pidml import errors, resources, settings
 from pidml.errors import PidmlError
+from pidml.fetch import options
 from pidml.spec import JobSpec
 from pidml.spec.describe import KeyDescription, describe
+from pidml.species import TARGET_NAMES
 from tasks.framework import JobTask
 from tasks.steps import STEPS
 
@@ -103,3 +107,38 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_lines_are_wrapped(page: Path) -> None:
     lines = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL).splitlines()
     assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "page"),
+    [(settings, "training-machine.md"), (options, "steps/download-aod.md")],
+    ids=["machine", "fetch"],
+)
+def test_every_environment_variable_is_described(module: Any, page: str) -> None:
+    names = set(re.findall(r'"((?:PIDML|MACHINE|ALICETRAINT)_[A-Z_]+)"', inspect.getsource(module)))
+    assert names
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+def test_the_bundle_is_used_from_python_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from support.prepared_data import write_prepared
+    from support.small_training import small_job
+
+    from pidml.export import Bundle, export_bundle
+    from pidml.training import train
+
+    prepared = write_prepared(tmp_path / "data", (4000, 2000, 1000))
+    (tmp_path / "trained").mkdir()
+    job = small_job(max_epochs=1)
+    train(prepared, job, TARGET_NAMES, tmp_path / "work", tmp_path / "trained")
+    export_bundle([tmp_path / "trained"], prepared, job, tmp_path / "bundle")
+    snippet = re.findall(r"^```python\n(.*?)^```$", (DOCS / "bundle.md").read_text(), re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {"raw": np.asarray(prepared.split("test").features)}
+    monkeypatch.chdir(tmp_path / "bundle")
+    exec(snippet, names)
+    bundle = Bundle.open(tmp_path / "bundle")
+    certainty = bundle.predict(names["raw"])
+    assert np.abs(names["certainty"] - certainty).max() < 1e-6
+    assert np.array_equal(names["accepted"], bundle.accepted(names["certainty"]))
+    assert names["species"] == list(TARGET_NAMES)
