@@ -79,7 +79,8 @@ def test_print_status_shows_every_step_and_needs_no_heavy_import(finished: tuple
     for name in NAMES:
         assert name in result.stdout
     assert "absent" not in result.stdout
-    code = "import sys, tasks, pipelines; print(sorted({'torch', 'lightning', 'matplotlib', 'onnxruntime', 'pandas'} & set(sys.modules)))"
+    heavy = "torch", "lightning", "matplotlib", "onnxruntime", "pandas"
+    code = f"import sys, tasks, pipelines; print(sorted({set(heavy)} & set(sys.modules)))"
     assert python("-c", code, cwd=ROOT).stdout == "[]\n"
 
 
