@@ -40,36 +40,39 @@ class Embedding(nn.Module):
         self.final = nn.Linear(last, width)
 
     def forward(self, columns: Tensor) -> Tensor:
-        """Return tokens ``(batch, features, width)``."""
+        """Return tokens ``(batch · features, width)``."""
         weight = (self.owner * self.weight[:, None, :]).flatten(1)
         first = torch.addmm(self.bias.flatten(), columns, weight).relu()
-        tokens: Tensor = self.final(self.rest(first.view(-1, self.features, self.bias.shape[1])))
+        tokens: Tensor = self.final(self.rest(first.view(-1, self.bias.shape[1])))
         return tokens
 
 
 class Block(nn.Module):
-    """Encoder block: self-attention and a feed-forward part, each normalised before and added to what came in."""
+    """Encoder block: self-attention and a feed-forward part, each normalised before and added to what came in.
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    Tokens of all tracks are the rows of one matrix, so that affine maps are single operations in an exported graph. The
+    usual factor of attention scores, 1/√size, is in the initial weights of the queries instead.
+    """
+
+    def __init__(self, tokens: int, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.tokens, self.heads, self.size = tokens, heads, width // heads
         self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
+        with torch.no_grad():
+            self.query_key_value.weight[:width] *= self.size**-0.5
         self.mix = nn.Linear(width, width)
         self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return tokens ``(batch, tokens, width)``; ``mask`` ``(batch, tokens)`` is added to the scores of keys."""
-        count, width = tokens.shape[1:]
-        size = width // self.heads
-        parts = self.query_key_value(self.norm_attention(tokens)).view(-1, count, 3, self.heads, size)
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Return rows ``(batch · tokens, width)``; ``mask`` ``(batch, 1, 1, tokens)`` is added to scores of keys."""
+        parts = self.query_key_value(self.norm_attention(rows)).view(-1, self.tokens, 3, self.heads, self.size)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        scores = (query * size**-0.5) @ key.transpose(-1, -2) + mask[:, None, None, :]
-        seen = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(-1, count, width)
-        tokens = tokens + self.dropout(self.mix(seen))
-        forward = self.narrow(functional.relu(self.widen(self.norm_forward(tokens))))
-        result: Tensor = tokens + self.dropout(forward)
+        seen = torch.softmax(query @ key.transpose(-1, -2) + mask, dim=-1) @ value
+        rows = rows + self.dropout(self.mix(seen.transpose(1, 2).reshape(-1, self.heads * self.size)))
+        forward = self.narrow(functional.relu(self.widen(self.norm_forward(rows))))
+        result: Tensor = rows + self.dropout(forward)
         return result
 
 
@@ -85,7 +88,8 @@ class Attention(Network):
         width = model.d_model
         self.embedding = Embedding(self.columns, self.features, model.embed_hidden, width, model.dropout)
         self.blocks = nn.ModuleList(
-            Block(width, model.num_heads, model.ff_hidden, model.dropout) for _ in range(model.num_blocks)
+            Block(self.features, width, model.num_heads, model.ff_hidden, model.dropout)
+            for _ in range(model.num_blocks)
         )
         self.norm = nn.LayerNorm(width)
         hidden, last = perceptron(width, model.pool_hidden, 0.0)
@@ -95,15 +99,17 @@ class Attention(Network):
 
     def encode(self, standardised: Tensor) -> Tensor:
         """Return columns (0 where missing) and, per feature, the value that masks it."""
-        return torch.cat([self.columns(standardised), torch.isnan(standardised).to(standardised.dtype) * MASKED], dim=1)
+        columns, missing = self.columns(standardised)
+        return torch.cat([columns, missing * MASKED], dim=1)
 
     def body(self, encoded: Tensor) -> Tensor:
         """Return logits ``(batch, outputs)``."""
         columns, mask = encoded[:, : self.columns.size], encoded[:, self.columns.size :]
-        tokens = self.embedding(columns)
+        rows = self.embedding(columns)
         for block in self.blocks:
-            tokens = block(tokens, mask)
-        tokens = self.norm(tokens)
-        weights = torch.softmax(self.pooling(tokens) + mask[:, :, None], dim=1)
-        logits: Tensor = self.output(self.head((weights * tokens).sum(dim=1)))
+            rows = block(rows, mask[:, None, None, :])
+        rows = self.norm(rows)
+        scores = self.pooling(rows).view(-1, self.features, rows.shape[1])
+        weights = torch.softmax(scores + mask[:, :, None], dim=1)
+        logits: Tensor = self.output(self.head((weights * rows.view_as(scores)).sum(dim=1)))
         return logits

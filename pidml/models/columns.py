@@ -1,4 +1,8 @@
-"""The columns that networks compute with: features brought to order 1, and quantities derived from them."""
+"""The columns that networks compute with: features brought to order 1, and quantities derived from them.
+
+NaN meets two operations only (is it NaN? then take 0), so the result does not depend on what a runtime's minimum,
+maximum or logarithm does with NaN.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ from torch import Tensor, nn
 from pidml.models.base import Inputs, constant
 from pidml.models.physics import PhysicsInputs
 
-#: Momentum columns enter as logarithm and direction instead, where these can be computed.
-_REPLACED = ("fP", "fPt", "fPx", "fPy", "fPz")
 #: Largest standardised value that is let through: what lies beyond is an outlier, and must not dominate.
 _LARGEST = 8.0
 #: Raw features whose values are far from order 1, with the factor that brings them there.
@@ -26,20 +28,31 @@ class Columns(nn.Module):
 
     kept: Tensor
     factor: Tensor
+    made_of: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.physics = PhysicsInputs(inputs)
-        replaced = _REPLACED if self.physics.has_axes else ()
-        kept = [index for index, name in enumerate(inputs.names) if name not in replaced]
+        kept = [index for index, name in enumerate(inputs.names) if name not in self.physics.replaces]
         scaled = [1.0 if inputs.std[index] != 1.0 else _FACTORS.get(inputs.names[index], 1.0) for index in kept]
+        self.token = (*kept, *(inputs.index(name) for name in self.physics.about))
+        self.size = len(self.token)
+        made_of = torch.zeros(len(inputs.names), self.size)
+        made_of[kept, range(len(kept))] = 1.0
+        for column, names in enumerate(self.physics.ingredients, start=len(kept)):
+            made_of[[inputs.index(name) for name in names], column] = 1.0
         self.register_buffer("kept", constant(kept, torch.int64), persistent=False)
         self.register_buffer("factor", constant(scaled), persistent=False)
-        self.token = (*kept, *(inputs.index(name) for name in self.physics.source))
-        self.size = len(self.token)
+        self.register_buffer("made_of", made_of, persistent=False)
 
-    def forward(self, standardised: Tensor) -> Tensor:
-        """Return the columns, float32 ``(batch, size)``, 0 where missing; never NaN or infinite."""
-        values = (standardised[:, self.kept] * self.factor).clamp(-_LARGEST, _LARGEST)
-        columns = torch.cat([values, self.physics(standardised)], dim=1)
-        return torch.where(torch.isnan(columns), 0.0, columns)
+    def forward(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the columns ``(batch, size)``, 0 where an ingredient is missing, and the missing bits of the features.
+
+        Both are float32 and finite whatever comes in.
+        """
+        missing = torch.isnan(standardised)
+        known = torch.where(missing, 0.0, standardised)
+        bits = missing.to(standardised.dtype)
+        values = (known.index_select(1, self.kept) * self.factor).clamp(-_LARGEST, _LARGEST)
+        columns = torch.cat([values, self.physics(known)], dim=1)
+        return torch.where(bits @ self.made_of > 0.5, 0.0, columns), bits

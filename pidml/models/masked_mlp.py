@@ -22,7 +22,7 @@ class MaskedMlp(Network):
 
     def encode(self, standardised: Tensor) -> Tensor:
         """Return columns (0 where missing) and missing bits."""
-        return torch.cat([self.columns(standardised), torch.isnan(standardised).to(standardised.dtype)], dim=1)
+        return torch.cat(self.columns(standardised), dim=1)
 
     def body(self, encoded: Tensor) -> Tensor:
         """Return logits ``(batch, outputs)``."""

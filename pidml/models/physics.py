@@ -1,13 +1,12 @@
-"""Quantities of physical meaning, computed from standardised features inside a network's graph.
+"""Quantities of physical meaning, computed from the features inside a network's graph.
 
 A network could learn these from the features, but slowly: whether a track is a kaon depends on how far its TPC signal
 is from the Bethe–Bloch curve, and its β from that of a kaon of its momentum. Both expectations are given here. All
-quantities are of order 1, bounded, free of trained parameters, and NaN where an ingredient is missing.
+quantities are of order 1 and free of trained parameters. Values are handled together where possible: an exported graph
+takes about half a microsecond per operation and track.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,114 +19,114 @@ MASSES = tuple(by_name(name).mass for name in ("electron", "pion", "kaon", "prot
 #: ALEPH form of the Bethe–Bloch curve (Blum, Riegler, Rolandi, 2008), parameters of the shape used for the ALICE TPC.
 _BETHE_BLOCH = (0.0320981, 19.9768, 2.52666e-16, 2.72123, 6.08092)
 _MIP = 50.0
-#: Smallest values taken, so that logarithms and ratios stay finite: GeV/c, arbitrary units, v/c, cm.
-_LEAST_MOMENTUM, _LEAST_SIGNAL, _LEAST_BETA, _LEAST_DISTANCE = 0.02, 1.0, 0.05, 1e-4
-#: Largest magnitude of a raw value that is let through, so that squares stay finite.
-_LARGEST = 1e6
-_MOMENTUM_AXES = ("fPx", "fPy", "fPz")
+#: Smallest values taken, so that logarithms and ratios stay finite: GeV/c, GeV/c, arbitrary units, v/c.
+_LEAST = {"fP": 0.02, "fPt": 0.02, "fTPCSignal": 1.0, "fBeta": 0.05}
+#: Largest magnitude of a value that is let through, so that squares stay finite, and smallest one in a logarithm.
+_LARGEST, _SMALLEST = 1e6, 1e-4
+#: Steepness with which distances from an expectation are mapped to ±1: TPC signal; β on a fine and on a coarse scale.
+_SIGNAL_SCALE, _FINE_SCALE, _COARSE_SCALE = 4.0, 50.0, 5.0
+_AXES = ("fPx", "fPy", "fPz")
 
 
-def log_bethe_bloch(beta_gamma: Tensor) -> Tensor:
-    """Return the logarithm of the expected energy loss relative to a minimum-ionising particle's."""
+def log_bethe_bloch(inverse: Tensor, squared: Tensor) -> Tensor:
+    """Return the logarithm of the expected energy loss relative to a minimum-ionising particle's.
+
+    Args:
+        inverse: 1/(βγ).
+        squared: 1/(βγ)² + 1, which is 1/β².
+    """
     p1, p2, p3, p4, p5 = _BETHE_BLOCH
-    power = (1 + beta_gamma**-2) ** (-0.5 * p4)
-    return torch.log((p2 - power - torch.log(p3 + beta_gamma**-p5)) * p1 / power)
-
-
-def squash(x: Tensor) -> Tensor:
-    """Return ``x / (1 + |x|)``: linear near 0, bounded by ±1."""
-    return x / (1 + x.abs())
+    power = squared ** (-0.5 * p4)
+    # Far below the momenta of tracks the form turns negative.
+    loss = (p2 - power - torch.log(p3 + inverse**p5)).clamp(min=_SMALLEST)
+    return torch.log(loss * p1 / power)
 
 
 class PhysicsInputs(nn.Module):
     """Computes what the features at hand allow; ``size`` says how many columns come out (0 is possible).
 
-    ``source[k]`` is the feature that column ``k`` is about.
+    Attributes:
+        about: per column, the feature whose token it belongs to.
+        ingredients: per column, the features that it is made of; it means nothing if one is missing.
+        replaces: features that need not enter by themselves any more.
     """
 
     mean: Tensor
     std: Tensor
+    least: Tensor
     masses: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.inputs = inputs
-        self.register_buffer("mean", constant(inputs.mean), persistent=False)
-        self.register_buffer("std", constant(inputs.std), persistent=False)
-        self.register_buffer("masses", constant(MASSES), persistent=False)
-        self.has_axes = all(name in inputs for name in _MOMENTUM_AXES)
-        has_p = "fP" in inputs or self.has_axes
-        has_pt = "fPt" in inputs or ("fPx" in inputs and "fPy" in inputs)
-        parts: list[tuple[Callable[[Tensor], Tensor], tuple[str, ...]]] = []
-        if has_p:
-            parts.append((self._momentum, 2 * ("fP" if "fP" in inputs else "fPx",)))
-        if has_pt:
-            parts.append((self._transverse, ("fPt" if "fPt" in inputs else "fPx",)))
-        if self.has_axes:
-            parts.append((self._direction, _MOMENTUM_AXES))
-        if "fTPCSignal" in inputs:
-            parts.append((self._signal, ("fTPCSignal",)))
-        if "fTPCSignal" in inputs and has_p:
-            parts.append((self._energy_loss, len(MASSES) * ("fTPCSignal",)))
-        if "fBeta" in inputs and has_p:
-            parts.append((self._velocity, 2 * len(MASSES) * ("fBeta",)))
-        parts += [(self._distance(name), (name,)) for name in ("fDcaXY", "fDcaZ") if name in inputs]
-        self._parts = tuple(part for part, _ in parts)
-        self.source = tuple(name for _, names in parts for name in names)
-        self.size = len(self.source)
+        least = [_LEAST.get(name, -_LARGEST) for name in inputs.names]
+        for name, values in (("mean", inputs.mean), ("std", inputs.std), ("least", least), ("masses", MASSES)):
+            self.register_buffer(name, constant(values), persistent=False)
+        axes = all(name in inputs for name in _AXES)
+        self.p_of = ("fP",) if "fP" in inputs else _AXES if axes else ()
+        self.pt_of = ("fPt",) if "fPt" in inputs else _AXES[:2] if axes else ()
+        self.replaces = (*_AXES, "fP", "fPt") if axes else ()
+        self.columns = self._columns(axes)
+        self.about = tuple(about for about, _ in self.columns)
+        self.ingredients = tuple(made_of for _, made_of in self.columns)
+        self.size = len(self.columns)
 
-    def forward(self, standardised: Tensor) -> Tensor:
-        """Return the quantities, ``(batch, size)``, NaN where an ingredient is missing."""
-        if not self._parts:
-            return standardised[:, :0]
-        raw = (standardised * self.std + self.mean).clamp(-_LARGEST, _LARGEST)
-        return torch.cat([part(raw) for part in self._parts], dim=1)
+    def _columns(self, axes: bool) -> list[tuple[str, tuple[str, ...]]]:
+        """Say which columns :meth:`forward` returns, as (feature it is about, features it is made of)."""
+        has, signal, beta = self.inputs, ("fTPCSignal",), ("fBeta",)
+        logarithms = [(made_of[0], made_of) for made_of in (self.p_of, self.pt_of) if made_of]
+        logarithms += [(name, (name,)) for name in ("fTPCSignal", "fDcaXY", "fDcaZ") if name in has]
+        squashed: list[tuple[str, tuple[str, ...]]] = []
+        if self.p_of:
+            squashed += len(MASSES) * [("fTPCSignal", (*signal, *self.p_of))] if "fTPCSignal" in has else []
+            squashed += 2 * len(MASSES) * [("fBeta", (*beta, *self.p_of))] if "fBeta" in has else []
+        squashed += [("fPz", _AXES)] if axes else []
+        plain = [("fPx", _AXES[:2]), ("fPy", _AXES[:2])] if axes else []
+        return logarithms + squashed + plain + ([(self.p_of[0], self.p_of)] if self.p_of else [])
 
-    def _column(self, raw: Tensor, name: str) -> Tensor:
-        index = self.inputs.index(name)
-        return raw[:, index : index + 1]
+    def forward(self, known: Tensor) -> Tensor:
+        """Return the quantities, ``(batch, size)``, of standardised features in which 0 stands for missing."""
+        if self.size == 0:
+            return known[:, :0]
+        raw = torch.maximum(known * self.std + self.mean, self.least).clamp(max=_LARGEST)
+        value = dict(zip(self.inputs.names, raw.split(1, dim=1), strict=True))  # type: ignore[no-untyped-call]
+        p, pt = self._length(value, self.p_of), self._length(value, self.pt_of)
+        tpc = [value["fTPCSignal"] / _MIP] if "fTPCSignal" in value else []
+        distances = [value[name] * 20.0 for name in ("fDcaXY", "fDcaZ") if name in value]
+        positive = [*([p] if self.p_of else []), *([pt] if self.pt_of else []), *tpc, *distances]
+        parts = [self._logarithms(positive)] if positive else []
+        squashed = self._expectations(value, p) if self.p_of else []
+        squashed += [value["fPz"] / pt] if self.replaces else []
+        if squashed:
+            together = torch.cat(squashed, dim=1)
+            parts.append(together / (1 + together.abs()))
+        if self.replaces:
+            parts += [value["fPx"] / pt, value["fPy"] / pt]
+        if self.p_of:
+            parts.append(0.3 / p)
+        return torch.cat(parts, dim=1)
 
-    def _p(self, raw: Tensor) -> Tensor:
-        if "fP" in self.inputs:
-            return self._column(raw, "fP").clamp(min=_LEAST_MOMENTUM)
-        axes = [self._column(raw, name) for name in _MOMENTUM_AXES]
-        return torch.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2).clamp(min=_LEAST_MOMENTUM)
-
-    def _pt(self, raw: Tensor) -> Tensor:
-        if "fPt" in self.inputs:
-            return self._column(raw, "fPt").clamp(min=_LEAST_MOMENTUM)
-        px, py = self._column(raw, "fPx"), self._column(raw, "fPy")
-        return torch.sqrt(px * px + py * py).clamp(min=_LEAST_MOMENTUM)
-
-    def _momentum(self, raw: Tensor) -> Tensor:
-        p = self._p(raw)
-        return torch.cat([torch.log(p), 0.3 / p], dim=1)
-
-    def _transverse(self, raw: Tensor) -> Tensor:
-        return torch.log(self._pt(raw))
-
-    def _direction(self, raw: Tensor) -> Tensor:
-        pt = self._pt(raw)
-        return torch.cat(
-            [self._column(raw, "fPx") / pt, self._column(raw, "fPy") / pt, squash(self._column(raw, "fPz") / pt)], dim=1
+    def _length(self, value: dict[str, Tensor], made_of: tuple[str, ...]) -> Tensor:
+        """Return a momentum: the one measured, or the length of the components named."""
+        if len(made_of) < 2:
+            return value[made_of[0]] if made_of else torch.empty(0)
+        squares = [value[name] * value[name] for name in made_of]
+        return torch.sqrt(torch.stack(squares).sum(dim=0) if len(squares) > 2 else squares[0] + squares[1]).clamp(
+            min=_LEAST["fP"]
         )
 
-    def _signal(self, raw: Tensor) -> Tensor:
-        return torch.log(self._column(raw, "fTPCSignal").clamp(min=_LEAST_SIGNAL) / _MIP)
+    def _logarithms(self, positive: list[Tensor]) -> Tensor:
+        return torch.log(torch.cat(positive, dim=1).abs().clamp(min=_SMALLEST))
 
-    def _energy_loss(self, raw: Tensor) -> Tensor:
-        """Distance of the TPC signal from each hypothesis, in units of about one standard deviation over four."""
-        expected = log_bethe_bloch(self._p(raw) / self.masses)
-        return squash(4.0 * (self._signal(raw) - expected))
-
-    def _velocity(self, raw: Tensor) -> Tensor:
-        """1/β − √(1 + m²/p²) of each hypothesis, on a fine and on a coarse scale."""
-        inverse = 1 / self._column(raw, "fBeta").clamp(min=_LEAST_BETA)
-        distance = inverse - torch.sqrt(1 + (self.masses / self._p(raw)) ** 2)
-        return torch.cat([squash(50.0 * distance), squash(5.0 * distance)], dim=1)
-
-    def _distance(self, name: str) -> Callable[[Tensor], Tensor]:
-        def logarithm(raw: Tensor) -> Tensor:
-            return torch.log(self._column(raw, name).abs().clamp(min=_LEAST_DISTANCE)) * 0.3 + 1.5
-
-        return logarithm
+    def _expectations(self, value: dict[str, Tensor], p: Tensor) -> list[Tensor]:
+        """Return distances of TPC signal and β from the expectation of each hypothesis."""
+        inverse = self.masses / p
+        squared = 1 + inverse * inverse
+        result = []
+        if "fTPCSignal" in value:
+            measured = torch.log(value["fTPCSignal"] / _MIP)
+            result.append(_SIGNAL_SCALE * (measured - log_bethe_bloch(inverse, squared)))
+        if "fBeta" in value:
+            distance = 1 / value["fBeta"] - torch.sqrt(squared)
+            result += [_FINE_SCALE * distance, _COARSE_SCALE * distance]
+        return result

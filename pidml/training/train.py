@@ -1,4 +1,4 @@
-"""Trains a classifier: fit, thresholds, and the files that later steps read."""
+"""Trains a classifier: fit, calibration, thresholds, and the files that later steps read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
+from pidml.models import Network
+from pidml.models.pieces import pieces
 from pidml.spec import JobSpec
-from pidml.training.classifier import load_classifier, save_model
+from pidml.training.calibration import Calibration, calibrate
+from pidml.training.classifier import save_model
 from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit, fit
 from pidml.training.labels import check_labels, class_indices
+from pidml.training.objective import Objective, certainty
 from pidml.training.thresholds import best_f1_threshold
 
 #: Validation tracks that thresholds are chosen on at most: the first ones (the sample's order is random).
@@ -36,6 +41,7 @@ class TrainingSummary:
         training_seconds: time spent in training steps, all epochs, whichever process ran them.
         wall_seconds: time that this process took for everything.
         device: name of the device.
+        calibration: the correction folded into the network's last layer, and the loss before and after.
         thresholds: certainty from which a track is accepted, per species.
         validation_f1: F1 on the validation sample at that threshold.
     """
@@ -50,6 +56,7 @@ class TrainingSummary:
     training_seconds: float
     wall_seconds: float
     device: str
+    calibration: Calibration
     thresholds: dict[str, float]
     validation_f1: dict[str, float]
 
@@ -86,30 +93,39 @@ def train(
     check_labels(prepared, species)
     result = fit(prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows)
     with explained(out_dir):
+        calibration, thresholds, f1 = _calibrated(prepared, result.network, job.training.objective, species)
         save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)
-        thresholds, f1 = _thresholds(prepared, out_dir)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
-        summary = _summary(result, species, thresholds, f1, time.perf_counter() - started)
+        summary = _summary(result, species, calibration, thresholds, f1, time.perf_counter() - started)
         write_json(out_dir / "training.json", asdict(summary))
     return summary
 
 
-def _thresholds(prepared: PreparedDataset, out_dir: Path) -> tuple[dict[str, float], dict[str, float]]:
+@torch.no_grad()
+def _calibrated(
+    prepared: PreparedDataset, network: Network, objective: Objective, species: Sequence[str]
+) -> tuple[Calibration, dict[str, float], dict[str, float]]:
+    """Calibrate the network in place; return the correction, and per species the best threshold and its F1."""
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
-    classifier = load_classifier(out_dir)
-    certainty = classifier.predict(validation.features[rows])
-    classes = class_indices(np.asarray(validation.pdg[rows]), classifier.species)
-    chosen = {
-        name: best_f1_threshold(classes == index, certainty[:, index]) for index, name in enumerate(classifier.species)
-    }
-    return {name: value for name, (value, _) in chosen.items()}, {name: f1 for name, (_, f1) in chosen.items()}
+    standardised = torch.from_numpy(prepared.scaling.apply(np.asarray(validation.features[rows])))
+    logits = torch.cat([network(part) for (part,) in pieces(network.evaluation_batch, standardised)])
+    classes = class_indices(np.asarray(validation.pdg[rows]), species)
+    with torch.enable_grad():
+        calibration = calibrate(objective, logits, torch.from_numpy(classes))
+    factor, offset = torch.tensor(calibration.factor), torch.tensor(calibration.offset)
+    network.rescale_output(factor, offset)
+    certainties = certainty(objective, logits * factor + offset).numpy()
+    chosen = {name: best_f1_threshold(classes == index, certainties[:, index]) for index, name in enumerate(species)}
+    thresholds = {name: threshold for name, (threshold, _) in chosen.items()}
+    return calibration, thresholds, {name: f1 for name, (_, f1) in chosen.items()}
 
 
 def _summary(
-    result: Fit, species: Sequence[str], thresholds: dict[str, float], f1: dict[str, float], wall_seconds: float
-) -> TrainingSummary:
+    result: Fit, species: Sequence[str], calibration: Calibration, thresholds: dict[str, float], f1: dict[str, float],
+    wall_seconds: float,
+) -> TrainingSummary:  # fmt: skip
     rows = result.record.rows
     return TrainingSummary(
         species=tuple(species),
@@ -122,6 +138,7 @@ def _summary(
         training_seconds=sum(row.seconds for row in rows),
         wall_seconds=wall_seconds,
         device=result.device,
+        calibration=calibration,
         thresholds=thresholds,
         validation_f1=f1,
     )

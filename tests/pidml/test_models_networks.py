@@ -96,21 +96,17 @@ def test_any_choice_of_features(architecture, names):
 def unpadded(net: Attention, standardised):
     """Evaluate one track with only the tokens that are there, block by block, with no mask anywhere."""
     there = ~torch.isnan(standardised)
-    columns = net.columns(standardised[None])
-    tokens = net.embedding(columns)[0, there][None]
+    columns, _ = net.columns(standardised[None])
+    rows = net.embedding(columns)[there]
     for block in net.blocks:
-        count, width = tokens.shape[1:]
-        size = width // block.heads
-        parts = block.query_key_value(block.norm_attention(tokens)).reshape(count, 3, block.heads, size)
-        heads = []
-        for head in range(block.heads):
-            query, key, value = parts[:, 0, head], parts[:, 1, head], parts[:, 2, head]
-            heads.append(torch.softmax(query @ key.T / size**0.5, dim=1) @ value)
-        tokens = tokens + block.mix(torch.cat(heads, dim=1))[None]
-        tokens = tokens + block.narrow(torch.relu(block.widen(block.norm_forward(tokens))))
-    tokens = net.norm(tokens)
-    weights = torch.softmax(net.pooling(tokens), dim=1)
-    return net.output(net.head((weights * tokens).sum(dim=1)))[0]
+        query_key_value = block.query_key_value(block.norm_attention(rows))
+        query, key, value = query_key_value.reshape(len(rows), 3, block.heads, block.size).unbind(1)
+        heads = [torch.softmax(query[:, h] @ key[:, h].T, dim=1) @ value[:, h] for h in range(block.heads)]
+        rows = rows + block.mix(torch.cat(heads, dim=1))
+        rows = rows + block.narrow(torch.relu(block.widen(block.norm_forward(rows))))
+    rows = net.norm(rows)
+    weights = torch.softmax(net.pooling(rows), dim=0)
+    return net.output(net.head((weights * rows).sum(dim=0)))
 
 
 def test_masked_attention_equals_unpadded_tokens():
