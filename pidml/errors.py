@@ -138,6 +138,12 @@ class Diverged(TrainingError):
     code = "P602"
 
 
+class GpuUnavailable(TrainingError):
+    """A training asks for GPUs that this machine does not have or that others use."""
+
+    code = "P603"
+
+
 class ExportError(PidmlError):
     """A network could not be exported, or its export does not reproduce it."""
 

@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,14 +90,14 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         """What one job of this step asks for."""
         return getattr(self.spec.resources, self.asks_for)  # type: ignore[no-any-return]
 
-    @property
-    def site(self) -> Site:
-        """The profile in force."""
-        return current_site()
+    @staticmethod
+    def site_of(workflow: str) -> Site:
+        """Return the profile in force for a kind of workflow, which may have been chosen on the command line."""
+        return replace(current_site(), workflow=workflow)
 
     def bound(self, cause: str) -> float:
         """Largest factor by which the profile allows memory or time to be raised; 0 for no limit."""
-        limit = self.site.max_memory if cause == "memory" else self.workflow_proxy.site.max_time
+        limit = current_site().max_memory if cause == "memory" else self.workflow_proxy.site.max_time
         asked = self.resources_asked.memory if cause == "memory" else self.resources_asked.time
         return max(1.0, limit / asked) if limit else 0.0
 
@@ -143,6 +144,10 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     def slurm_bootstrap_file(self) -> Any:
         """The script that prepares a worker."""
         return law.JobInputFile(str(resources.scripts() / "bootstrap.sh"), share=True, render_job=True)
+
+    def htcondor_job_file(self) -> Any:
+        """law's job script, one per job: law shares one, which only works if jobs are submitted in groups."""
+        return self.slurm_job_file()
 
     def slurm_check_job_completeness(self) -> bool:
         """A job that ended well has outputs."""

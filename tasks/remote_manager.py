@@ -39,7 +39,7 @@ _UNKNOWN = JobStatus(State.running, reason="not listed by the scheduler at the m
 class Watched:
     """What both managers have in common. Mixed in before law's class."""
 
-    scheduler: ModuleType
+    system: ModuleType
     job_grouping_submit = False
     job_grouping_query = False
     job_grouping_cancel = False
@@ -72,7 +72,7 @@ class Watched:
                 given = super().submit(rest if several else rest[0], **kwargs | {"retries": 0})  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001 - law raises nothing more specific
                 text = str(error).strip()
-                if any(mark in text.lower() for mark in self.scheduler.PERMANENT):
+                if any(mark in text.lower() for mark in self.system.PERMANENT):
                     raise BatchError(text, "correct the profile, or `resources` in the job") from error
                 numbers |= self._look_for(rest)
                 now = time.monotonic()
@@ -92,7 +92,7 @@ class Watched:
     def _look_for(self, files: list[str]) -> dict[str, Any]:
         """Return file → number of those files whose submission succeeded although it seemed not to."""
         try:
-            found = self.scheduler.find([self.tokens[path] for path in files])
+            found = self.system.find([self.tokens[path] for path in files])
         except PidmlError:
             return {}
         return {path: found[self.tokens[path]] for path in files if self.tokens[path] in found}
@@ -101,7 +101,7 @@ class Watched:
         """Return what the scheduler says about one job or several, in law's terms."""
         several = isinstance(job_id, (list, tuple))
         jobs = list(job_id) if several else [job_id]
-        known = self.scheduler.query(jobs)
+        known = self.system.query(jobs)
         answers = {}
         for job in jobs:
             status = known.get(job)
@@ -133,19 +133,19 @@ class Watched:
         """Take jobs out of the queue."""
         several = isinstance(job_id, (list, tuple))
         jobs = list(job_id) if several else [job_id]
-        self.scheduler.cancel(jobs)
+        self.system.cancel(jobs)
         return dict.fromkeys(jobs) if several else None
 
 
 class SlurmManager(Watched, SlurmJobManager):  # type: ignore[misc]
     """Slurm."""
 
-    scheduler = slurm
+    system = slurm
 
 
 class HTCondorManager(Watched, HTCondorJobManager):  # type: ignore[misc]
     """HTCondor. Jobs are submitted 25 at a time, as separate clusters in one call."""
 
-    scheduler = htcondor
+    system = htcondor
     merge_job_files = True
     chunk_size_submit = 25

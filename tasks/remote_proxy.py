@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,8 @@ from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
 LOST_LIMIT = 10
 #: Rounds of polling for which the outputs of a job that ended well may be invisible.
 LATE_LIMIT = 3
+#: Longest time, in s, that a submission takes to arrive after the submitter was killed.
+IN_FLIGHT = 5.0
 #: First pause between two queries, in min; doubles up to ``--poll-interval``.
 FIRST_PAUSE = 2.0 / 60.0
 
@@ -67,6 +70,8 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
 
     manager_class: type[Watched]
     job_data_cls = Notes
+    #: law repeats a failed query once per job of the chunk
+    show_errors = 1
 
     def create_job_manager(self, **kwargs: Any) -> Watched:
         """Return the manager, whose answers pass through :meth:`_look_at` before law sees them."""
@@ -97,29 +102,36 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
     # Running.
 
     def _run_impl(self) -> Any:
-        task = self.task
-        if task.is_controlling_remote_jobs():
+        if self.task.is_controlling_remote_jobs():
             return super()._run_impl()
         if len(self._get_existing_branches(sync=True)) >= self.threshold():
             return None
-        with self._alone():
-            self.job_manager.journal = Journal(task.work / "submitted.jsonl")
-            asked = task.resources_asked
-            self.site = check_site(task.site, task.store.root, asked.time, asked.gpus)
-            task.prepare_submission()
-            self._take_up()
-            longest, task.poll_interval = task.poll_interval, min(task.poll_interval, FIRST_PAUSE)
-            self._longest_pause = longest
-            try:
-                super()._run_impl()
-            except PidmlError as error:
-                self._report(error)
-                raise
-            except Exception as error:
-                self._finish(error)
-            finally:
-                task.poll_interval = longest
+        try:
+            with self._alone():
+                self._submit_and_wait()
+        except PidmlError as error:
+            self._report(error)
+            raise
         return None
+
+    def _submit_and_wait(self) -> None:
+        task = self.task
+        self.job_manager.journal = Journal(task.work / "submitted.jsonl")
+        asked = task.resources_asked
+        self.site = check_site(task.site_of(self.workflow_type), task.store.root, asked.time, asked.gpus)
+        task.prepare_submission()
+        self._take_up()
+        task.poll_interval = min(self._longest_pause, FIRST_PAUSE)
+        try:
+            super()._run_impl()
+        except PidmlError:
+            raise
+        except Exception as error:
+            if not self._is_tolerated():
+                raise self._explained(error) from error
+            print("\n".join(self._lines()), flush=True)  # noqa: T201 - the summary is the output
+        finally:
+            task.poll_interval = self._longest_pause
 
     def slow_down(self) -> None:
         """Double the pause between two queries, up to what the user set."""
@@ -182,8 +194,11 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
             if token and token not in known and job["job_id"] in (None, self.job_data.dummy_job_id)
             and job["status"] is None
         ]  # fmt: skip
+        if unknown:
+            # A submission that was on its way when the submitter died may take a moment to arrive.
+            time.sleep(max(0.0, min(IN_FLIGHT, self._state_file.stat().st_mtime + IN_FLIGHT - time.time())))
         for start in range(0, len(unknown), 100):
-            known |= self.job_manager.scheduler.find(unknown[start : start + 100])
+            known |= self.job_manager.system.find(unknown[start : start + 100])
         return known
 
     # Submitting.
@@ -253,7 +268,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
             if answer["extra"]["remove"]:
                 remove.append(job_id)
         if remove:
-            self.job_manager.scheduler.cancel(remove)
+            self.job_manager.system.cancel(remove)
 
     def _made(self, job_num: int) -> bool:
         return all(self.task.as_branch(branch).complete() for branch in self.job_data.jobs[job_num]["branches"])
@@ -278,22 +293,18 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
 
     # The end.
 
-    def _finish(self, error: Exception) -> None:
-        """All jobs have ended and too few are there: that is tolerated, or an error which says why."""
-        failed = self._failed_jobs()
-        done = len(self.job_data) - len(failed)
-        going_on = [
-            job for job in self.job_data.jobs.values() if job["status"] in (None, "pending", "running", "retry")
-        ]
-        if failed and not going_on and len(failed) <= self._tolerated(len(self.job_data)):
-            print("\n".join(self._lines()), flush=True)  # noqa: T201 - the summary is the output
-            return
+    def _is_tolerated(self) -> bool:
+        """Whether all jobs have ended and no more failed than ``--tolerance`` allows."""
+        ends = (self.job_manager.FINISHED, self.job_manager.FAILED)
+        ended = all(job["status"] in ends for job in self.job_data.jobs.values())
+        return ended and 0 < len(self._failed_jobs()) <= self._tolerated(len(self.job_data))
+
+    def _explained(self, error: Exception) -> BatchError:
+        """Return what law raised (text alone) as an error that says what to do."""
+        failed, total = len(self._failed_jobs()), len(self.job_data)
         if not failed:
-            raise error
-        text = f"{self.task.title}: {len(failed)} of {len(self.job_data)} jobs failed, {done} did not"
-        final = BatchError(text, "see the summary above; rerun to submit what failed once more")
-        self._report(final)
-        raise final from error
+            return BatchError(f"{self.task.title}: {error}", "rerun to take up the jobs again")
+        return BatchError(f"{self.task.title}: {failed} of {total} jobs failed", "rerun to submit those once more")
 
     def _report(self, error: PidmlError) -> None:
         """Print the summary and leave the reason where the poller finds it."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import luigi
 
 from pidml.species import TARGET_NAMES
 from tasks.prepare import UsesPrepared
@@ -18,6 +20,13 @@ class Train(UsesPrepared, RemoteWorkflow):
     reads = ("model", "training", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
     asks_for = "train"
+
+    gpus = luigi.Parameter(
+        default="",
+        significant=False,
+        description="GPUs to choose from, such as 0,1; default: all that are visible and free",
+    )
+    exclude_params_repr_empty: ClassVar[set[str]] = {*UsesPrepared.exclude_params_repr_empty, "gpus"}
     needs_packages = (*RemoteWorkflow.needs_packages, "torch", "lightning")
 
     def create_branch_map(self) -> dict[int, tuple[str, ...]]:
@@ -46,10 +55,17 @@ class Train(UsesPrepared, RemoteWorkflow):
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""
-        from pidml.training import train
+        from pidml.gpus import reserved
 
-        work = self.store.work(type(self).__name__, self.digest)
-        return {"training": dataclasses.asdict(train(self.prepared, self.spec, self.branch_data, work, out))}
+        spec = self.spec.training
+        with reserved(spec.accelerator, spec.devices, self.gpus) as devices:
+            from pidml.training import train  # after the devices are chosen: it loads torch
+
+            where = f"GPU {', '.join(f'{gpu.index} ({gpu.uuid})' for gpu in devices)}" if devices else "the processor"
+            print(f"trains on {where}", flush=True)  # noqa: T201 - step log
+            work = self.store.work(type(self).__name__, self.digest)
+            summary = train(self.prepared, self.spec, self.branch_data, work, out)
+        return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}
 
     def published(self) -> None:
         """The checkpoints have served."""

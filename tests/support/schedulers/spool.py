@@ -5,6 +5,7 @@ The commands run without site packages, so only the standard library is imported
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -70,16 +71,16 @@ def setting(name: str, default: str = "") -> str:
 def fail_if_down(message: str) -> None:
     """End the command with an error while the scheduler is said to be down."""
     with (SPOOL / "calls").open("a") as stream:
-        stream.write(f"{time.time():.3f} {Path(sys.argv[0]).name}\n")
+        stream.write(f"{time.time():.3f} {sys.argv[1]}\n")
     if (SPOOL / "settings" / "down").exists():
         sys.exit(message)
 
 
 def kill_submitter_at(number: int) -> None:
-    """Kill the submitting process when this submission is reached, before it learns the job's number."""
-    at, _, pid = setting("kill_submitter_at").partition(" ")
-    if at and number == int(at):
-        os.kill(int(pid or setting("submitter")), signal.SIGKILL)
+    """Kill the submitting process and its children when this submission is reached, before the number is known."""
+    if number == int(setting("kill_submitter_at", "0")):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(setting("submitter")), signal.SIGKILL)
 
 
 def answer_lost() -> bool:

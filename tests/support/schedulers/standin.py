@@ -1,8 +1,8 @@
 """A stand-in scheduler: commands that behave like Slurm's and HTCondor's, and jobs that really run.
 
 The commands on ``PATH`` write job records into a folder; a thread of the test process starts the jobs as processes of
-their own, in the environment that the real scheduler would give them, and lets tests make them fail in the ways in which
-jobs fail on farms.
+their own, in the environment that the real scheduler would give them, and lets tests make them fail in the ways in
+which jobs fail on farms.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-import spool  # noqa: E402 - the commands import it as a plain module too
+from support.schedulers import spool
 
 _SLURM = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
 _CONDOR = ("condor_submit", "condor_q", "condor_history", "condor_rm", "condor_version")
@@ -42,9 +41,9 @@ class StandIn:
     folder: Path
     slots: int = 2
     instead: Callable[[dict[str, Any]], int] | None = None
-    #: Pattern of job names → what befalls the attempts, one after the other: a state such as ``NODE_FAIL``,
-    #: ``HELD`` or ``SUSPENDED`` (then it goes on), ``memory:3000`` (MB that it really needs), ``minutes:90``,
-    #: ``exit:60``, ``vanish``, or "" for nothing.
+    #: Pattern of job names → what befalls the attempts, one after the other: a state such as ``NODE_FAIL`` or ``HELD``,
+    #: ``memory:3000`` (MB that it really needs), ``minutes:90``, ``exit:60``, ``vanish``, ``SUSPENDED:2`` or
+    #: ``RUNNING:2`` (for so many seconds before it does anything), or "" for nothing.
     faults: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +54,7 @@ class StandIn:
                 self._write_command(name, Path(__file__).with_name(f"{module}.py"))
         self._jobs: dict[int, dict[str, Any]] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._waiting: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="stand-in scheduler", daemon=True)
 
@@ -83,14 +83,13 @@ class StandIn:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all jobs that were ever submitted."""
-        return spool.all_jobs(self.folder)
+        known = dict(self._jobs) | {job["id"]: job for job in spool.all_jobs(self.folder)}
+        return [known[number] for number in sorted(known)]
 
     def calls(self, command: str) -> int:
         """Return how often a command was called."""
         path = self.folder / "calls"
-        return (
-            sum(line.split()[1] == Path(command).name for line in path.read_text().splitlines()) if path.exists() else 0
-        )
+        return sum(line.split()[1] == command for line in path.read_text().splitlines()) if path.exists() else 0
 
     def processes(self) -> dict[int, int]:
         """Return job → process id of jobs that run now."""
@@ -102,6 +101,16 @@ class StandIn:
         while not condition():
             assert time.monotonic() < end, "waited too long"
             self._stop.wait(0.02)
+
+    def publish(self, job: dict[str, Any]) -> int:
+        """Make the output of a job's branch as far as law can see; for tests of what surrounds the jobs."""
+        script = Path(job["command"][-1] if job["kind"] == "slurm" else job["inputs"][0]).read_text()
+        log = Path(re.search(r"[^\s=\"]+\.job\.log", script).group())  # type: ignore[union-attr]
+        folder = log.with_name(log.name.removesuffix(".job.log"))
+        assert not folder.exists(), f"{folder} was made twice"
+        folder.mkdir(parents=True)
+        (folder / "provenance.json").write_text("{}")
+        return 0
 
     @contextmanager
     def running(self) -> Iterator[StandIn]:
@@ -128,6 +137,11 @@ class StandIn:
             for number, process in list(self._processes.items()):
                 if process.poll() is not None:
                     self._ended(number, process.returncode)
+            for job in [job for job in self._waiting if time.monotonic() >= job["until"]]:
+                self._waiting.remove(job)
+                if job["state"] not in spool.ENDED:
+                    self._change(job, "RUNNING")
+                    self._launch(job)
             for job in [job for job in self._jobs.values() if job["state"] == "PENDING"]:
                 if len(self._processes) >= self.slots:
                     break
@@ -160,8 +174,11 @@ class StandIn:
             self._change(job, "PENDING")  # HTCondor puts evicted jobs back into the queue by itself
         elif kind in spool.ENDED:
             self._change(job, kind, reason=kind.lower(), code=0)
+        elif kind in ("SUSPENDED", "RUNNING"):
+            self._change(job, kind, until=time.monotonic() + float(amount))
+            self._waiting.append(job)
         else:
-            self._change(job, "SUSPENDED" if kind == "SUSPENDED" else "RUNNING")
+            self._change(job, "RUNNING")
             self._launch(job)
 
     def _launch(self, job: dict[str, Any]) -> None:

@@ -1,0 +1,174 @@
+"""Which GPUs a training uses: those that it was given, and never one that another job on this machine holds.
+
+A device is held by a lock on a file named after its UUID. The operating system drops the lock when the holder and its
+children are gone, however they ended. What a batch system or a person put into ``CUDA_VISIBLE_DEVICES`` is honoured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import subprocess
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pidml.errors import ConfigError, GpuUnavailable
+
+#: One place per machine, whatever ``TMPDIR`` a job was given.
+LOCKS = Path("/tmp/pidml-gpus")  # noqa: S108 - shared between users on purpose; files are opened without following links
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: its number as ``nvidia-smi`` counts, and its UUID, which means the same to every process."""
+
+    index: int
+    uuid: str
+
+
+def installed() -> list[Gpu]:
+    """Return the GPUs that the driver shows; empty without a driver."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
+        return []
+    rows = [line.split(",") for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return [Gpu(int(row[0]), row[1].strip()) for row in rows if len(row) == 2 and row[0].strip().isdigit()]
+
+
+def chosen(gpus: Sequence[Gpu], names: str, source: str) -> list[Gpu]:
+    """Return the GPUs that a list such as ``0,1`` or ``GPU-1a2b,GPU-3c4d`` names, in its order.
+
+    Args:
+        gpus: those that there are.
+        names: numbers or (beginnings of) UUIDs, separated by commas.
+        source: where the list comes from, for error texts.
+
+    Raises:
+        ConfigError: one of them does not exist, or is named twice.
+
+    >>> chosen([Gpu(0, "GPU-aa"), Gpu(1, "GPU-bb")], "1", "--gpus")
+    [Gpu(index=1, uuid='GPU-bb')]
+    """
+    found: list[Gpu] = []
+    for name in (part.strip() for part in names.split(",") if part.strip()):
+        matching = [gpu for gpu in gpus if name == str(gpu.index) or (name[:1].isalpha() and gpu.uuid.startswith(name))]
+        if len(matching) != 1:
+            there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
+            raise ConfigError(f"{source}: there is no GPU {name!r}", f"this machine has: {there}")
+        found += matching
+    if len(set(found)) != len(found):
+        raise ConfigError(f"{source}: {names!r} names a GPU twice", "name each one once")
+    return found
+
+
+def offered(requested: str, environment: MutableMapping[str, str]) -> list[Gpu]:
+    """Return the GPUs among which a training may choose.
+
+    Args:
+        requested: a list as in :func:`chosen`; empty leaves all that are visible.
+        environment: ``CUDA_VISIBLE_DEVICES`` restricts what is visible; "" and "-1" hide everything.
+
+    Raises:
+        ConfigError: a GPU is named that does not exist or is not visible.
+    """
+    gpus = installed()
+    if VISIBLE in environment:
+        names = environment[VISIBLE].strip()
+        gpus = [] if names in ("", "-1", "NoDevFiles") else chosen(gpus, names, VISIBLE)
+    return chosen(gpus, requested, "--gpus") if requested else gpus
+
+
+@contextmanager
+def reserved(
+    accelerator: Accelerator,
+    count: int = 1,
+    requested: str = "",
+    environment: MutableMapping[str, str] = os.environ,
+    locks: Path = LOCKS,
+) -> Iterator[list[Gpu]]:
+    """Hold GPUs for the time of a training and make them the only ones that it sees.
+
+    Sets ``CUDA_VISIBLE_DEVICES``, so it must be entered before CUDA is used in this process.
+
+    Args:
+        accelerator: ``auto`` takes GPUs if ``count`` of them are free, else the processor; ``gpu`` insists;
+            ``cpu`` takes none.
+        count: how many.
+        requested: GPUs named by a person; then they must be had.
+        environment: read and changed for the time of the training.
+        locks: folder of the locks.
+
+    Yields:
+        The GPUs held; empty for a training on the processor.
+
+    Raises:
+        GpuUnavailable: there are too few, or others hold them.
+        ConfigError: a GPU is named that does not exist.
+    """
+    with ExitStack() as stack:
+        held: list[Gpu] = []
+        busy: list[str] = []
+        gpus = offered(requested, environment) if accelerator != "cpu" else []
+        if len(gpus) >= count:
+            for gpu in gpus:
+                if len(held) < count:
+                    holder = _hold(gpu, locks, stack)
+                    held += [gpu] if holder is None else []
+                    busy += [] if holder is None else [f"{gpu.index} ({holder})"]
+        if len(held) < count and accelerator != "cpu":
+            stack.close()
+            held = []
+            if accelerator == "gpu" or requested:
+                raise _unavailable(count, gpus, busy)
+        before = environment.get(VISIBLE)
+        environment[VISIBLE] = ",".join(gpu.uuid for gpu in held)
+        try:
+            yield held
+        finally:
+            if before is None:
+                del environment[VISIBLE]
+            else:
+                environment[VISIBLE] = before
+
+
+def _unavailable(count: int, gpus: Sequence[Gpu], busy: Sequence[str]) -> GpuUnavailable:
+    if len(gpus) < count:
+        return GpuUnavailable(
+            f"the training asks for {count} GPU, {len(gpus)} can be used here",
+            "lower training.devices, or allow the processor with training.accelerator: auto",
+        )
+    return GpuUnavailable(
+        f"the training asks for {count} GPU; in use by others: {', '.join(busy)}",
+        "wait, name others with --gpus, or allow the processor with training.accelerator: auto",
+    )
+
+
+def _hold(gpu: Gpu, locks: Path, stack: ExitStack) -> str | None:
+    """Lock a GPU until ``stack`` is closed; return who holds it if that is somebody else."""
+    with contextlib.suppress(FileExistsError):
+        locks.mkdir(parents=True)
+        locks.chmod(0o1777)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(locks / f"{gpu.uuid}.lock", flags, 0o666)
+    except PermissionError:
+        return "another user"  # the file's owner keeps others out
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+    if os.fstat(descriptor).st_uid == os.getuid() and stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o666:
+        os.fchmod(descriptor, 0o666)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+    return None
