@@ -16,6 +16,7 @@ from support.campaign import Campaign
 from support.fake_job import expected_results
 from support.fault_proxy import Answer, Drop, Hang, LoseAnswer, Truncate, Twice, fault_proxy
 from support.machine import running_machine
+from support.server_process import stop_server
 
 SOAK_SECONDS = float(os.environ.get("PIDML_SOAK_SECONDS", "1800"))
 VICTIMS = [("poller",), ("job",), ("guard",), ("poller", "guard"), ("guard", "poller", "job"), ("poller",), ("job",)]
@@ -26,6 +27,7 @@ def machine(tmp_path):
     with running_machine(tmp_path) as running:
         limits = replace(running.settings.limits, lives=10_000, attempts=10_000, retry=0.01, slow_wait=0.1)
         yield replace(running, settings=replace(running.settings, limits=limits, connect_seconds=2.0, read_seconds=0.5))
+        stop_server(running.server.process)  # a campaign may have put another in the first one's place
 
 
 def network_faults(seed: int, rate: float):
