@@ -13,7 +13,7 @@ from pidml.errors import UnknownJob
 from pidml.store import Store, index_key
 
 #: Folders of a store that hold no outputs of steps.
-_NOT_STEPS = ("index", "jobs")
+_NOT_STEPS = ("index", "jobs", "published")
 #: What was touched more recently than this may be in the making.
 MIN_AGE_SECONDS = 24 * 3600.0
 

@@ -10,6 +10,7 @@ from tasks.export import ExportModel
 from tasks.fetch_job import FetchJob
 from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
+from tasks.publish import PublishCCDB
 from tasks.report import Report
 from tasks.train import Train
 from tasks.upload import ReportStatus, UploadResults
@@ -24,6 +25,7 @@ __all__ = [
     "FetchJob",
     "PrepareDataset",
     "ProduceTracks",
+    "PublishCCDB",
     "Report",
     "ReportStatus",
     "Train",
