@@ -51,6 +51,12 @@ class Network(nn.Module):
     evaluation_batch = 65_536
     output: nn.Linear
 
+    def learn_inputs(self, standardised: Tensor) -> None:
+        """Take what the inputs' treatment needs from training tracks, ``(tracks, features)``, before training starts.
+
+        Most networks need nothing.
+        """
+
     def encode(self, standardised: Tensor) -> Tensor:
         """Return the network's own view of the features, float32 ``(batch, encoded)``."""
         raise NotImplementedError

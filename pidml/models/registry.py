@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 from pidml.models.attention import Attention
 from pidml.models.base import Inputs, Network
+from pidml.models.ensemble import Ensemble
+from pidml.models.imputing_mlp import ImputingMlp
 from pidml.models.masked_mlp import MaskedMlp
 from pidml.spec.model_sections import Model
 
 _BUILDERS: dict[str, Callable[[Model, Inputs, int], Network]] = {
     "masked-mlp": MaskedMlp,
     "attention": Attention,
+    "ensemble": Ensemble,
+    "mlp": ImputingMlp,
 }
 
 

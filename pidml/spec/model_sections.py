@@ -13,10 +13,19 @@ from pidml.spec.base import Counts, Real, Reals, Section, setting
 class Model(Section):
     """The network. Settings that an architecture does not use do not change its outputs' identity."""
 
-    architecture: Literal["masked-mlp", "attention"] = setting("attention", "kind of network")
+    architecture: Literal["masked-mlp", "attention", "ensemble", "mlp"] = setting(
+        "attention",
+        "masked-mlp: values and missing bits; attention: feature-set embedding; "
+        "ensemble: one perceptron per missing pattern; mlp: missing values filled in",
+    )
     heads: Literal["shared", "separate"] = setting("shared", "one network with six outputs, or six networks")
     dropout: Real = setting(0.1, "probability of dropping an activation in training", ge=0, le=1)
-    hidden: Counts = setting((128, 128, 128), "masked-mlp: widths of the hidden layers", min_length=1, max_length=16)
+    hidden: Counts = setting(
+        (128, 128, 128), "masked-mlp, ensemble, mlp: widths of the hidden layers", min_length=1, max_length=16
+    )
+    imputation: Literal["mean", "regression"] = setting(
+        "mean", "mlp: what stands for a missing value: the mean, or a linear regression on the other features"
+    )
     embed_hidden: Counts = setting(
         (128,), "attention: hidden widths of the feature embedding", min_length=1, max_length=16
     )
@@ -39,6 +48,8 @@ class Model(Section):
         """Return the settings that this architecture reads."""
         own = {
             "masked-mlp": {"hidden", "dropout"},
+            "ensemble": {"hidden", "dropout"},
+            "mlp": {"hidden", "dropout", "imputation"},
             "attention": {
                 "embed_hidden",
                 "d_model",

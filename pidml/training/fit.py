@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Encoded samples up to this size are held in memory; larger ones are streamed from their memory map.
 RESIDENT_BYTES = 4 * 2**30
+#: Training tracks that a network may look at to arrange its inputs: the first ones (the sample's order is random).
+INPUT_TRACKS = 200_000
 #: Tracks mixed at a time when streaming.
 POOL_ROWS = 2_000_000
 #: Lightning calls something of PyTorch that PyTorch has deprecated; it is not ours to change.
@@ -84,7 +87,10 @@ def initial_network(prepared: PreparedDataset, job: JobSpec, species: Sequence[s
     """Return the network before training; its weights depend on the job's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        return build(job.model, Inputs.of(prepared.scaling), output_count(job.training.objective, len(species)))
+        network = build(job.model, Inputs.of(prepared.scaling), output_count(job.training.objective, len(species)))
+    sample = np.asarray(prepared.split("train").features[:INPUT_TRACKS])
+    network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
+    return network
 
 
 def fingerprint(prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> str:

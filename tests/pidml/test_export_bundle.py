@@ -19,7 +19,7 @@ from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 
 torch.set_num_threads(1)
-ARCHITECTURES = ("masked-mlp", "attention")
+ARCHITECTURES = ("masked-mlp", "attention", "ensemble", "mlp")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def make(prepared, folder, architecture, objective="binary"):
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def made(request, prepared, tmp_path_factory):
-    objective = "softmax" if request.param == "masked-mlp" else "binary"
+    objective = "softmax" if request.param in ("masked-mlp", "ensemble") else "binary"
     return make(prepared, tmp_path_factory.mktemp(request.param), request.param, objective)
 
 

@@ -15,6 +15,9 @@ torch.set_num_threads(1)  # networks this small lose by being shared out
 FEATURES = len(tracks.FEATURES)
 SPECS = {
     "masked-mlp": Model(architecture="masked-mlp", hidden=(24, 16)),
+    "ensemble": Model(architecture="ensemble", hidden=(12, 10)),
+    "mlp": Model(architecture="mlp", hidden=(24, 16)),
+    "mlp-regression": Model(architecture="mlp", hidden=(24, 16), imputation="regression"),
     "attention": Model(architecture="attention", embed_hidden=(20, 12), d_model=8, ff_hidden=16, pool_hidden=(10,)),
 }
 
@@ -38,7 +41,9 @@ def simulated(size=64, names=tracks.FEATURES):
 
 def network(architecture, outputs=6, names=tracks.FEATURES):
     torch.manual_seed(1)
-    return build(SPECS[architecture], inputs(names), outputs).eval()
+    net = build(SPECS[architecture], inputs(names), outputs).eval()
+    net.learn_inputs(simulated(500, names))
+    return net
 
 
 @pytest.mark.parametrize("architecture", SPECS)
@@ -68,7 +73,7 @@ def test_nothing_at_all_and_outliers_give_finite_output(architecture):
         assert torch.isfinite(net(features)).all()
 
 
-@pytest.mark.parametrize("architecture", SPECS)
+@pytest.mark.parametrize("architecture", ["masked-mlp", "ensemble", "attention"])
 def test_a_missing_value_is_not_a_zero(architecture):
     net, features = network(architecture), simulated(8)
     column = tracks.FEATURES.index("fBeta")
@@ -145,3 +150,39 @@ def test_rescaling_the_output(architecture):
         before = net(features)
         net.rescale_output(factor, offset)
         torch.testing.assert_close(net(features), factor * before + offset)
+
+
+def test_regression_fills_in_what_a_linear_relation_says():
+    names = ("fTPCSignal", "fDcaXY", "fTOFSignal")
+    scale = Inputs(names, (0.0, 0.0, 0.0), (1.0, 1.0, 2.0))
+    generator = torch.Generator().manual_seed(5)
+    features = torch.randn(400, 3, generator=generator)
+    features[:, 2] = 0.5 + 2 * features[:, 0] - features[:, 1]
+    truth = features.clone()
+    features[::2, 2] = torch.nan
+    filled = {}
+    for imputation in ("mean", "regression"):
+        net = build(Model(architecture="mlp", hidden=(4,), imputation=imputation), scale, 1)
+        net.learn_inputs(features)
+        filled[imputation] = net.encode(features)
+    column = net.columns.token.index(2)
+    torch.testing.assert_close(filled["regression"][:, column], truth[:, 2].clamp(-8, 8), atol=1e-3, rtol=1e-3)
+    mean = features[1::2, 2].mean()
+    torch.testing.assert_close(filled["mean"][::2, column], mean.expand(200))
+
+
+def test_an_ensemble_routes_each_pattern_to_a_network_of_its_own():
+    net, features = network("ensemble"), simulated(30)
+    names = list(tracks.FEATURES)
+    features[:, :] = torch.nan_to_num(features)
+    features[10:20, names.index("fBeta")] = torch.nan
+    features[15:25, names.index("fTRDPattern")] = torch.nan
+    chosen = net.encode(features)[:, net.columns.size :].argmax(dim=1)
+    groups = [set(chosen[rows].tolist()) for rows in (slice(0, 10), slice(10, 15), slice(15, 20), slice(20, 25))]
+    assert [len(group) for group in groups] == [1, 1, 1, 1]
+    assert len(set.union(*groups)) == 4
+    with torch.no_grad():
+        before = net(features)
+        net.weights[-1][chosen[0]] += 1.0
+        changed = (net(features) != before).any(dim=1)
+    assert changed.tolist() == [row < 10 or row >= 25 for row in range(30)]

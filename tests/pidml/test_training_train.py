@@ -34,7 +34,7 @@ def trained(prepared, folder, job=None, species=TARGET_NAMES, **options):
     return train(prepared, job or small_job(), species, folder / "work", out, **options), out
 
 
-@pytest.mark.parametrize("architecture", ["masked-mlp", "attention"])
+@pytest.mark.parametrize("architecture", ["masked-mlp", "attention", "ensemble", "mlp"])
 @pytest.mark.parametrize("objective", ["binary", "softmax"])
 def test_training_learns_and_writes_what_it_says(prepared, tmp_path, architecture, objective):
     summary, out = trained(prepared, tmp_path, small_job(architecture, objective=objective, learning_rate=0.02))

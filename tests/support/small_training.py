@@ -27,8 +27,8 @@ def small_job(architecture: str = "masked-mlp", **training: Any) -> JobSpec:
         "accelerator": "cpu",
     }  # fmt: skip
     model = {
-        "architecture": architecture, "hidden": [24, 16], "embed_hidden": [16], "d_model": 8, "ff_hidden": 16,
-        "pool_hidden": [8],
+        "architecture": architecture, "imputation": "regression", "hidden": [24, 16], "embed_hidden": [16],
+        "d_model": 8, "ff_hidden": 16, "pool_hidden": [8],
     }  # fmt: skip
     return JobSpec.model_validate({"model": model, "training": settings | training})
 
