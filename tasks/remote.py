@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import law
 import luigi
+from law.config import Config
 
 from pidml import resources
 from pidml.atomic import write_json, write_text
@@ -44,14 +45,15 @@ def current_site() -> Site:
     """
     if IN_JOB:
         return Site()
+    config = Config.instance()
     source = "law.cfg"
     if name := os.environ.get("PIDML_SITE"):
         source = str(profile_file(name))
-        law.config.include(source)
-        law.config.sync_luigi_config()
-    if not law.config.has_section(SECTION):
+        config.include(source)
+        config.sync_luigi_config()
+    if not config.has_section(SECTION):
         return Site()
-    options = {key: law.config.get_expanded(SECTION, key) or "" for key in law.config.options(SECTION)}
+    options = {key: config.get_expanded(SECTION, key) or "" for key in config.options(SECTION)}
     return Site.from_options({"name": Path(source).stem} | options, source)
 
 

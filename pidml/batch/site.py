@@ -113,7 +113,7 @@ def profile_file(name: str) -> Path:
         near = difflib.get_close_matches(name, profile_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(
-            f"PIDML_SITE: there is no profile {name!r}",
+            f"there is no profile {name!r} (PIDML_SITE)",
             f"{hint}profiles: {', '.join(profile_names())}; or give the path of a .cfg file",
         )
     return path.absolute()

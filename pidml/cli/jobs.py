@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,12 +29,17 @@ def register(app: typer.Typer) -> None:
 def run(context: typer.Context, job: str = typer.Argument(help="Preset, or path of a YAML or JSON job file.")) -> None:
     """Run a whole job (`law run TrainingJob --job JOB`); further options go to law, such as `--print-status -1`."""
     from pidml.law_command import law_command, law_environment
+    from pidml.settings import Settings
     from pidml.spec import load_job
+    from pidml.store import Store
 
     load_job(job)  # says what is wrong with a job in one line, before law starts
-    store = _store()
+    settings = Settings.load()
+    store = Store(settings.store)
+    # what .env says about this machine holds here too; its key is of no use to a job of one's own
+    values = {key: value for key, value in settings.environment().items() if key.startswith("PIDML_") and value}
     command = law_command("TrainingJob", ["--job", job, *context.args])
-    code = subprocess.run(command, env=law_environment(store.root), check=False).returncode
+    code = subprocess.run(command, env=law_environment(store.root, os.environ | values), check=False).returncode
     if code == 0 and not context.args:
         print_results(store, job)
     raise typer.Exit(code)

@@ -21,12 +21,16 @@ def poll(
     json_logs: bool = typer.Option(False, "--json-logs", help="Log one JSON object per line."),
 ) -> None:
     """Poll the server for queued jobs and run them; configured by .env or the environment."""
+    from pidml.batch.site import profile_file
     from pidml.poller import poll as run_poller
     from pidml.poller.logs import configure_logging
     from pidml.settings import Settings
 
     configure_logging(json_lines=json_logs)
-    raise typer.Exit(run_poller(Settings.load(), once=once, drain=drain))
+    settings = Settings.load()
+    if settings.site:
+        profile_file(settings.site)  # a profile that does not exist is this machine's fault, not its jobs'
+    raise typer.Exit(run_poller(settings, once=once, drain=drain))
 
 
 def status() -> None:
