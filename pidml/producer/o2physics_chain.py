@@ -23,7 +23,7 @@ LIST_FILE, CONFIGURATION_FILE, STAGES_FILE = "list.txt", "configuration.json", "
 OUTPUT_NAME = "tracks"
 PRODUCER = "o2-analysis-pid-ml-producer"
 _CONVERTER_OF_EXTRA = "o2-analysis-tracks-extra-v002-converter"
-_PLAIN = re.compile(r"[\w./:=-]+", re.ASCII)
+_PLAIN = re.compile(r"@?[\w./:=-]+", re.ASCII)
 
 #: (simulation?, full table?) → table that O2Physics writes, its tree, and the switch of the producer task.
 TABLES: dict[tuple[bool, bool], tuple[str, str, str]] = {
@@ -140,13 +140,16 @@ def stages(producer: Producer, simulation: bool, outdated: frozenset[str]) -> li
     extra = converters(outdated, producer.light_ions)
     programs = [*_OLDER, *extra] if producer.chain == "older" else [*extra, *_CURRENT]
     memory: list[str] = []
+    files: list[str] = []
     if producer.chain == "current":
         memory += ["--aod-memory-rate-limit", str(producer.memory_rate_limit)]
         memory += ["--shm-segment-size", str(producer.shm_segment_size)]
+        # The tasks of this chain set themselves up by metadata of the files, which DPL reads of files named here only.
+        files = ["--aod-file", f"@{LIST_FILE}"]
     common = [*memory, "--configuration", f"json://{CONFIGURATION_FILE}", "-b"]
     table, _, _ = TABLES[simulation, producer.table == "full"]
     writer = ["--aod-writer-keep", f"AOD/{table}/0:::{OUTPUT_NAME}", "--aod-writer-resdir", "."]
-    chain = [[program, *common] for program in programs] + [[PRODUCER, *common, *writer]]
+    chain = [[program, *common] for program in programs] + [[PRODUCER, *common, *files, *writer]]
     assert all(_PLAIN.fullmatch(word) for stage in chain for word in stage)
     return chain
 

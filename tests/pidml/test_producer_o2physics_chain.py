@@ -70,15 +70,17 @@ def test_table_and_switch(simulation, table, name, switch):
     chain = o2physics_chain.stages(producer, simulation, NEWEST)
     common = "--aod-memory-rate-limit 1000001 --shm-segment-size 2000002 --configuration json://configuration.json -b"
     assert all(" ".join(stage[1:]) == common for stage in chain[:-1])
-    assert " ".join(chain[-1][1:]) == f"{common} --aod-writer-keep AOD/{name}/0:::tracks --aod-writer-resdir ."
+    writer = f"--aod-writer-keep AOD/{name}/0:::tracks --aod-writer-resdir ."
+    assert " ".join(chain[-1][1:]) == f"{common} --aod-file @list.txt {writer}"
     switches = o2physics_chain.configuration(producer, simulation, NEWEST)["pid-ml-producer"]
     assert switches == {key: "true" if key == switch else "false" for key in switches}
     assert len(switches) == 4
 
 
-def test_the_older_chain_has_no_memory_options():
+def test_the_older_chain_has_configuration_and_writer_only():
     chain = o2physics_chain.stages(Producer(backend="o2physics", chain="older"), True, NEWEST)
-    assert all(stage[1:3] == ["--configuration", "json://configuration.json"] for stage in chain)
+    assert all(stage[1:] == ["--configuration", "json://configuration.json", "-b"] for stage in chain[:-1])
+    assert " ".join(chain[-1][4:]) == "--aod-writer-keep AOD/PIDTRACKSMCML/0:::tracks --aod-writer-resdir ."
 
 
 @pytest.mark.parametrize("chain", ["older", "current"])

@@ -19,7 +19,7 @@ from pathlib import Path
 VERSIONS = ("latest", "daily-20260101-0000-1")
 IMAGE = "registry.example/alice/o2physics:slc9"
 WITH_VALUE = {"--configuration", "--aod-memory-rate-limit", "--shm-segment-size"}
-WRITER = {"--aod-writer-keep", "--aod-writer-resdir"}
+WRITER = {"--aod-writer-keep", "--aod-writer-resdir", "--aod-file"}
 TREES = {
     "PIDTRACKSMCML": ("O2pidtracksmcml", "processMcMl"),
     "PIDTRACKSMC": ("O2pidtracksmc", "processMcAll"),
@@ -116,6 +116,8 @@ def produce(given, options, configuration, before, fault):
     reader = configuration["internal-dpl-aod-reader"]["aod-file-private"]
     if not reader.startswith("@"):
         die("the reader wants @list")
+    if options.get("--aod-file", [reader]) != [reader]:
+        die(f"reads {reader}, but is told {options['--aod-file']}")
     files = [Path(line) for line in Path(reader[1:]).read_text().splitlines()]
     if not all(path.is_file() for path in files):
         die(f"cannot open {files}")

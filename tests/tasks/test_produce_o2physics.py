@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from support.o2_setup import StandIns, install
-from support.small_job import law_run, outputs
+from support.small_job import kill_group, law_run, law_start, outputs
 
 from pidml.data.track_tables import list_tables
 from pidml.simulation import RawFormat, write_ao2d, write_track_table
@@ -72,3 +75,27 @@ def test_a_failed_chain_fails_the_step_with_the_reason_in_its_log(o2: StandIns, 
     (log,) = (store / "ProduceTracks").glob("*.log")
     assert "[ERROR] o2-analysis-pid-tof-merge: something went wrong" in log.read_text()
     assert [path for path in (store / "ProduceTracks").iterdir() if path.is_dir()] == []
+
+
+def test_a_kill_of_the_job_leaves_no_chain_behind(o2: StandIns, tmp_path: Path) -> None:
+    job, store = write_job(tmp_path, 1), tmp_path / "store"
+    o2.faults(pid_ml_producer={"hang": True})
+    process = law_start(store, "ProduceTracks", "--job", str(job))
+    deadline, pause = time.monotonic() + 60, threading.Event()
+    while not o2.calls("o2-analysis-pid-ml-producer"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        pause.wait(0.05)
+    chain = [each for each in psutil.process_iter() if str(o2.folder / "o2") in " ".join(_words(each))]
+    assert chain
+    kill_group(process)
+    _, left = psutil.wait_procs(chain, timeout=10)
+    assert not left
+    assert outputs(store, ["ProduceTracks"])["ProduceTracks"] == []
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
