@@ -136,6 +136,19 @@ def exclusive(path: Path | str) -> Iterator[None]:
             yield
 
 
+def is_held(path: Path | str) -> bool:
+    """Tell whether a process holds ``path`` by :func:`exclusive`."""
+    path = Path(path)
+    try:
+        with path.with_name(f".{path.name}.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` atomically and durably."""
     with atomic_file(path) as temporary:

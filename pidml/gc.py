@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pidml.atomic import is_temporary
+from pidml.atomic import is_held, is_temporary
 from pidml.errors import UnknownJob
+from pidml.identity import DIGEST_LENGTH
 from pidml.store import Store, index_key
 
-#: Folders of a store that hold no outputs of steps.
-_NOT_STEPS = ("index", "jobs", "published")
+#: An output, its log, its work folder, or a temporary sibling of one.
+_OWN = re.compile(rf"\.?(?P<digest>[0-9a-f]{{{DIGEST_LENGTH}}})(\.log|\.work|\.tmp-\w+(\.\w+)?)?$")
 #: What was touched more recently than this may be in the making.
 MIN_AGE_SECONDS = 24 * 3600.0
 
@@ -63,20 +65,20 @@ def find_garbage(store: Store, drop: Collection[str] = (), min_age: float = MIN_
     }
     found = [Garbage(store.index_file(job), 0, "dropped job") for job in sorted(dropped)]
     newest = time.time() - min_age
-    for step in sorted(path for path in store.root.glob("*") if path.is_dir() and path.name not in _NOT_STEPS):
-        if not step.name.startswith("."):
-            found += _of_step(step, {digest for name, digest in kept if name == step.name}, newest)
+    for step in sorted({step for job in store.jobs() for step in store.read_index(job)}):
+        found += _of_step(store.root / step, {digest for name, digest in kept if name == step}, newest)
     return found
 
 
 def _of_step(step: Path, kept: set[str], newest: float) -> Iterator[Garbage]:
-    for path in sorted(step.iterdir()):
-        if path.name.endswith(".lock") or path.lstat().st_mtime > newest:
+    """Only what a step of pidml made is looked at: a store may lie in a folder with other things."""
+    for path in sorted(step.iterdir()) if step.is_dir() else ():
+        match = _OWN.match(path.name)
+        if match is None or path.lstat().st_mtime > newest or is_held(step / match["digest"]):
             continue
-        digest = path.name.lstrip(".").split(".")[0]
         if is_temporary(path):
             yield Garbage(path, _size(path), "left by a process that was killed")
-        elif digest not in kept:
+        elif match["digest"] not in kept:
             yield Garbage(path, _size(path), "no kept job needs it")
 
 

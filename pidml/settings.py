@@ -95,6 +95,7 @@ class Settings:
         metrics_file: Prometheus text file that the poller keeps up to date, or ``None``.
         connect_seconds: longest time to connect to the server.
         read_seconds: longest silence of the server while it answers.
+        extra: everything else in ``.env``, for jobs (options of downloads, places of certificates); may hold secrets.
         notes: what was understood but has no effect, one line each.
     """
 
@@ -110,6 +111,7 @@ class Settings:
     metrics_file: Path | None = None
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
+    extra: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -124,7 +126,9 @@ class Settings:
             ConfigError: a value cannot be used; says which key, what it is and what is allowed. A key that is absent
                 is missed only by what needs it (:meth:`server_address`).
         """
-        values = _values(os.environ if env is None else env, dotenv)
+        environment = os.environ if env is None else env
+        from_file = _dotenv(dotenv)
+        values = from_file | {key: value for key, value in environment.items() if value}
         return cls(
             store=Path(values.get("PIDML_STORE", "store")).expanduser().absolute(),
             base_url=_read(values, "ALICETRAINT_BASE_URL", _base_url, None),
@@ -138,6 +142,7 @@ class Settings:
             metrics_file=_read(values, "PIDML_METRICS_FILE", lambda text: Path(text).expanduser().absolute(), None),
             connect_seconds=_read(values, "PIDML_CONNECT_SECONDS", _number(0.01, 600), 10.0),
             read_seconds=_read(values, "PIDML_READ_SECONDS", _number(0.01, 3600), 60.0),
+            extra=tuple(sorted((key, value) for key, value in from_file.items() if not environment.get(key))),
             notes=tuple(f"{key} has no effect: {why}" for key, why in OBSOLETE.items() if values.get(key)),
         )
 
@@ -175,17 +180,26 @@ class Settings:
             "MACHINE_ID": "" if self.machine_id is None else str(self.machine_id),
             "MACHINE_SECRET_KEY": self.secret.reveal() if self.secret else "",
         }
-        return {key: value for key, value in values.items() if value}
+        return dict(self.extra) | {key: value for key, value in values.items() if value}
 
 
-def _values(env: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
-    values: dict[str, str] = {}
-    if dotenv is not None and dotenv.is_file():
-        try:
-            values = {key: value for key, value in dotenv_values(dotenv, interpolate=False).items() if value}
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{dotenv} cannot be read: {error}", "make it UTF-8 text of KEY=value lines") from error
-    return values | {key: value for key, value in env.items() if value}
+def adopt_dotenv(path: Path = Path(".env")) -> None:
+    """Let this process see the ``PIDML_`` settings of a ``.env`` file, so that ``law run`` works on the same store.
+
+    Keys of machines and servers are left where they are: only the poller needs them.
+    """
+    for key, value in _dotenv(path).items():
+        if key.startswith("PIDML_"):
+            os.environ.setdefault(key, value)
+
+
+def _dotenv(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "make it UTF-8 text of KEY=value lines") from error
 
 
 def _read(values: Mapping[str, str], key: str, convert: Callable[[str], _T], default: _T) -> _T:

@@ -49,20 +49,9 @@ class Store:
         """Return the index of a job: its steps, their digests and folders."""
         return self.root / "index" / f"{job}.json"
 
-    def write_index(self, job: str, identity: str, steps: Mapping[str, list[str]]) -> None:
-        """Record which outputs belong to ``job``.
-
-        Args:
-            job: the job's key, see :func:`index_key`.
-            identity: digest over what the job says; tells whether the record is of the job as it is now.
-            steps: step name → digests of its branches, in the order of the steps.
-        """
-        write_json(self.index_file(job), {"identity": identity, "steps": [[name, own] for name, own in steps.items()]})
-
-    def indexed_identity(self, job: str) -> str | None:
-        """Return the identity under which ``job`` was recorded last; None if it never was."""
-        content = self._index_content(job)
-        return None if content is None else str(content["identity"])
+    def write_index(self, job: str, steps: Mapping[str, list[str]]) -> None:
+        """Record which outputs belong to ``job`` (its key): step name → digests of its branches, in order."""
+        write_json(self.index_file(job), index_entry(steps))
 
     def read_index(self, job: str) -> dict[str, list[str]]:
         """Return the outputs of ``job`` (a name as shown by :meth:`jobs`, or as given to a run): step → digests.
@@ -70,13 +59,14 @@ class Store:
         Raises:
             UnknownJob: no job of that name ran in this store.
         """
-        content = self._index_content(index_key(job)) or self._index_content(job)
+        content = self.index_content(index_key(job)) or self.index_content(job)
         if content is None:
             known = ", ".join(self.jobs()) or "none yet"
             raise UnknownJob(f"no job {job!r} has run in {self.root}", f"jobs here: {known}")
         return dict(content["steps"])
 
-    def _index_content(self, job: str) -> dict[str, Any] | None:
+    def index_content(self, job: str) -> dict[str, Any] | None:
+        """Return what the index says of ``job`` (its key), see :func:`index_entry`; None if it never ran here."""
         try:
             return dict(json.loads(self.index_file(job).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -85,6 +75,11 @@ class Store:
     def jobs(self) -> list[str]:
         """Return the names of the jobs that ran in this store."""
         return sorted(path.stem for path in (self.root / "index").glob("*.json"))
+
+
+def index_entry(steps: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the content of an index file; a list of pairs, because the order of the steps counts."""
+    return {"steps": [[name, list(digests)] for name, digests in steps.items()]}
 
 
 def index_key(job: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pidml.settings import adopt_dotenv
 from tasks import messages
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
@@ -16,6 +17,7 @@ from tasks.train import Train
 from tasks.upload import ReportStatus, UploadResults
 
 messages.configure()
+adopt_dotenv()
 
 __all__ = [
     "Benchmark",

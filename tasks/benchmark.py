@@ -12,6 +12,7 @@ class Benchmark(UsesNetworks):
 
     reads = ("evaluation",)
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
+    upload_prefix = "benchmark"
 
     def make(self, out: Path) -> None:
         """Evaluate and draw."""

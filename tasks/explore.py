@@ -11,6 +11,7 @@ class ExploreData(UsesPrepared):
     """Show what the networks will learn from: dE/dx, β, spectra, missing detectors, correlations."""
 
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
+    upload_prefix = "explore"
 
     def make(self, out: Path) -> None:
         """Draw and count."""

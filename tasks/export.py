@@ -21,6 +21,7 @@ class ExportModel(UsesNetworks):
             for name in ("scaling_params.json", "columns_for_training.json", "thresholds.json", "manifest.json")
         ),
     )
+    upload_prefix = "export"
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Export and verify."""

@@ -18,6 +18,7 @@ class FetchJob(Step):
     """
 
     uploads = (("job.json", "log"),)
+    upload_prefix = "fetch"
 
     def settings(self) -> dict[str, Any]:
         """The whole job: this step describes it."""

@@ -25,7 +25,7 @@ from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
 from tasks.targets import OutputDirectory
 
-#: Value of ``job_id`` for a job of one's own; law leaves it out of what it prints.
+#: Value of ``job_id`` for a job of one's own.
 NO_JOB: int = law.NO_INT
 #: Value of ``branch`` of a workflow, which only collects its branches.
 WORKFLOW = -1
@@ -46,9 +46,14 @@ class JobTask(law.Task):
 
     exclude_index = True
     exclude_params_repr: ClassVar[set[str]] = {"wrap_once", "effective_workflow"}
-    exclude_params_repr_empty: ClassVar[set[str]] = {"job", "job_id"}
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
+
+    def _repr_params(self, all_params: bool = False) -> dict[str, Any]:
+        """Leave out, of the two ways to name a job, the one that was not used."""
+        params: dict[str, Any] = super()._repr_params(all_params)
+        params.pop("job" if self.job == "" else "job_id", None)
+        return params
 
     @property
     def spec(self) -> JobSpec:
@@ -101,6 +106,8 @@ class Step(JobTask):
 
     #: Globs in the output directory → what the server's page shows them as ("image", "onnx", "log").
     uploads: ClassVar[tuple[tuple[str, str], ...]] = ()
+    #: What the names of these files begin with on the server, where all steps' results lie side by side.
+    upload_prefix: ClassVar[str] = ""
 
     @property
     def resources(self) -> dict[str, int]:
@@ -121,7 +128,8 @@ class Step(JobTask):
 
     def run(self) -> None:
         """Run :meth:`make` with its log captured, and publish what it made with its provenance."""
-        renew_index(self)
+        if getattr(self, "branch", 0) == 0:  # the first branch does it for all
+            renew_index(self)
         with exclusive(self.directory):
             if self.output().exists():
                 return  # another process made it while this one waited

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pidml.identity import digest
+from pidml.store import index_entry
 
 if TYPE_CHECKING:
     from tasks.framework import JobTask
 
 
-def job_identity(task: JobTask) -> str:
-    """Return a digest over everything that the job says."""
-    return digest(task.spec.model_dump(mode="json"))
-
-
 def is_indexed(task: JobTask) -> bool:
-    """Tell whether the index has the job as it is now."""
-    return task.store.indexed_identity(task.job_key) == job_identity(task)
+    """Tell whether the index has the outputs of the task's job as they are addressed now."""
+    from tasks.steps import outputs_of
+
+    return task.store.index_content(task.job_key) == index_entry(outputs_of(task))
 
 
 def renew_index(task: JobTask) -> None:
     """Record the outputs of the task's job, unless they are recorded."""
     from tasks.steps import outputs_of
 
-    if not is_indexed(task):
-        task.store.write_index(task.job_key, job_identity(task), outputs_of(task))
+    outputs = outputs_of(task)
+    if task.store.index_content(task.job_key) != index_entry(outputs):
+        task.store.write_index(task.job_key, outputs)

@@ -15,6 +15,7 @@ class PrepareDataset(Step):
 
     reads = ("preparation", "dataset.simulation", "dataset.require", "seed")
     uploads = (("meta.json", "log"),)
+    upload_prefix = "prepare"
 
     def upstream(self) -> list[Any]:
         """All track tables."""

@@ -33,9 +33,11 @@ class ProduceTracks(Step, RemoteWorkflow):
         return {branch: files[start : start + size] for branch, start in enumerate(range(0, len(files), size))}
 
     def settings(self) -> dict[str, Any]:
-        """Producer settings; the seed counts only where something is drawn."""
-        drawn = self.spec.producer.subsample_tracks or self.spec.producer.subsample_events
-        return super().settings() | ({"seed": self.spec.seed} if drawn else {})
+        """Producer settings; where something is drawn, also the seed and the group's share of it."""
+        settings, producer = super().settings(), self.spec.producer
+        if (producer.subsample_tracks or producer.subsample_events) and not self.is_workflow():
+            settings |= {"seed": self.spec.seed, "group": self.branch, "groups": len(self.branch_map)}
+        return settings
 
     def upstream(self) -> list[Any]:
         """The files of the group; for the workflow, its branches."""

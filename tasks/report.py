@@ -17,6 +17,7 @@ class Report(UsesNetworks):
 
     reads = ("name", "dataset.files")
     uploads = (("report*.html", "log"),)
+    upload_prefix = "report"
 
     def upstream(self) -> list[Any]:
         """Every step whose output is shown."""

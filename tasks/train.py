@@ -19,6 +19,7 @@ class Train(UsesPrepared, RemoteWorkflow):
 
     reads = ("model", "training", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
+    upload_prefix = "train"
     asks_for = "train"
 
     gpus = luigi.Parameter(

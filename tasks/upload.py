@@ -9,9 +9,13 @@ import law
 import luigi
 
 from pidml.atomic import atomic_file, write_json
+from pidml.provenance import FILE_NAME as PROVENANCE
 from tasks.framework import JobTask, Step
 from tasks.jobstate import note_failure
 from tasks.steps import BY_NAME, STEPS, branches_of
+
+#: A step's log on the server is not longer than this, so that no proxy refuses it.
+MAX_LOG_BYTES = 16 * 2**20
 
 
 class ServerTask(JobTask):
@@ -102,13 +106,23 @@ class ReportStatus(ServerTask):
         return {"status": self.status, "sent": sent}
 
 
-def join_logs(logs: list[Path], out: Path) -> None:
-    """Write the logs of a step's branches into one file, each under its name."""
+def join_logs(logs: list[Path], out: Path, limit: int = MAX_LOG_BYTES) -> None:
+    """Write the logs of a step's branches into one file, each under its name; of a very long one both ends."""
     with atomic_file(out) as temporary, temporary.open("wb") as stream:
         for log in logs:
             if len(logs) > 1:
                 stream.write(f"===== {log.stem}\n".encode())
-            stream.write(log.read_bytes() if log.is_file() else b"(made on another machine: no log here)\n")
+            stream.write(_both_ends(log, limit // len(logs)) if log.is_file() else b"(made elsewhere: no log here)\n")
+
+
+def _both_ends(log: Path, limit: int) -> bytes:
+    size = log.stat().st_size
+    if size <= limit:
+        return log.read_bytes()
+    with log.open("rb") as stream:
+        first = stream.read(limit // 2)
+        stream.seek(size - limit // 2)
+        return first + f"\n===== {size - 2 * (limit // 2)} bytes left out\n".encode() + stream.read()
 
 
 def results_of(step: Step, many: bool) -> list[tuple[Path, str, str]]:
@@ -118,10 +132,11 @@ def results_of(step: Step, many: bool) -> list[tuple[Path, str, str]]:
     tells results apart by name only.
     """
     found = []
-    prefix = type(step).__name__.lower()
     branch = f"{getattr(step, 'branch', 0)}_" if many else ""
     for pattern, kind in step.uploads:
         for path in sorted(step.directory.glob(pattern)):
-            name = path.name if kind == "onnx" or path.name.startswith(prefix) else f"{prefix}_{branch}{path.name}"
-            found.append((path, name, kind))
+            plain = kind == "onnx" or (not many and path.name.startswith(step.upload_prefix))
+            name = path.name if plain else f"{step.upload_prefix}_{branch}{path.name}"
+            if path.name != PROVENANCE:
+                found.append((path, name, kind))
     return found

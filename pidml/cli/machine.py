@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def poll(
 
     configure_logging(json_lines=json_logs)
     settings = Settings.load()
+    for note in settings.notes:
+        logging.getLogger("pidml").warning("%s", note)
     if settings.site:
         profile_file(settings.site)  # a profile that does not exist is this machine's fault, not its jobs'
     raise typer.Exit(run_poller(settings, once=once, drain=drain))

@@ -20,6 +20,8 @@ from pidml.evaluation.intervals import ONE_SIGMA, proportion
 
 Features = NDArray[np.float32]
 _MOMENTUM = {"fPx", "fPy", "fPz"}
+#: Of the columns of the full table some say more, such as the number of clusters.
+_DESCRIBED = {column.name for column in tracks.TRAINING_COLUMNS}
 _DRAWS = 2000
 
 
@@ -49,6 +51,8 @@ def exact_posterior(prepared: PreparedDataset, *, primaries_only: bool = False) 
     """
     if not prepared.meta.get("likelihood_known", False):
         return None, "the tracks do not come from this package's simulation, whose likelihood alone is known exactly"
+    if unknown := sorted(set(prepared.features) - _DESCRIBED):
+        return None, f"the likelihood does not describe {', '.join(unknown)}"
     if not set(prepared.features) >= _MOMENTUM:
         return None, "the features do not hold the momentum's three components, which the likelihood needs"
     if primaries_only:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEXT = """\
-Networks for particle identification: {architecture}, job "{job}", written by pidml {pidml}
+Networks for particle identification: {architecture}, written by pidml {pidml}
 {line}
 
 pion.onnx … antiproton.onnx   one network per species: float32 (batch, {count}) in, certainty (batch, 1) out
@@ -65,7 +65,7 @@ def readme(facts: Mapping[str, Any]) -> str:
         f"    {each['name']:<12}{each['pdg']:>6}  {each['o2_file']:<28}{each['threshold']:.4f}"
         for each in facts["species"]
     ]
-    title = f'Networks for particle identification: {facts["architecture"]}, job "{facts["job"]}", written by pidml '
+    title = f"Networks for particle identification: {facts['architecture']}, written by pidml "
     return _TEXT.format(
         line="=" * (len(title) + len(facts["pidml"])),
         count=len(facts["features"]),
@@ -75,6 +75,6 @@ def readme(facts: Mapping[str, Any]) -> str:
         tof=facts["momentum_limits"]["tof"],
         trd=facts["momentum_limits"]["trd"],
         input="features",
-        **{key: facts[key] for key in ("architecture", "job", "pidml", "opset", "ir_version")},
+        **{key: facts[key] for key in ("architecture", "pidml", "opset", "ir_version")},
         features=" ".join(facts["features"]),
     )

@@ -124,7 +124,6 @@ def _facts(
     return {
         "format": _FORMAT,
         "pidml": __version__,
-        "job": job.name,
         "architecture": classifier.architecture,
         "parameters": classifier.parameters,
         "opset": job.export.opset,

@@ -18,7 +18,7 @@ class JobSpec(Section):
     """A training job: everything that decides what comes out, and nothing else."""
 
     name: str = setting(
-        "job", "name for people; changes no output", min_length=1, max_length=100, pattern=r"^[\w.+ -]+$"
+        "job", "name for people; stands in the report", min_length=1, max_length=100, pattern=r"^[\w.+ -]+$"
     )
     seed: int = setting(42, "seed of every random choice", ge=0, le=2**31 - 1)
     dataset: Dataset = Dataset()

@@ -7,25 +7,28 @@ from pathlib import Path
 
 import pytest
 
+from pidml.atomic import exclusive
 from pidml.errors import UnknownJob
 from pidml.gc import find_garbage
 from pidml.store import Store
+
+DATA, A, B, EARLIER, FRESH = (digit * 12 for digit in "0abcf")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Two jobs that share data; an output of earlier settings; leftovers of a kill, old and new."""
     store = Store(tmp_path)
-    store.write_index("a", "1", {"PrepareDataset": ["data"], "Train": ["a1"]})
-    store.write_index("b", "2", {"PrepareDataset": ["data"], "Train": ["b1"]})
-    old = [("PrepareDataset", "data"), ("Train", "a1"), ("Train", "b1"), ("Train", "earlier"), ("Train", ".a1.tmp-0")]
-    for task, name in [*old, ("Train", ".b1.tmp-0"), ("Train", "fresh")]:
+    store.write_index("a", {"PrepareDataset": [DATA], "Train": [A]})
+    store.write_index("b", {"PrepareDataset": [DATA], "Train": [B]})
+    old = [("PrepareDataset", DATA), ("Train", A), ("Train", B), ("Train", EARLIER), ("Train", f".{A}.tmp-0")]
+    for task, name in [*old, ("Train", f".{B}.tmp-0"), ("Train", FRESH)]:
         folder = tmp_path / task / name
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(b"x" * 10)
     for task, name in old:
         os.utime(tmp_path / task / name, (0, 0))
-    for name in ("a1", "earlier"):
+    for name in (A, EARLIER):
         (tmp_path / "Train" / f"{name}.log").write_text("log")
         os.utime(tmp_path / "Train" / f"{name}.log", (0, 0))
     return store
@@ -36,20 +39,20 @@ def names(store: Store, **options: object) -> set[str]:
 
 
 def test_outputs_of_earlier_settings_and_old_leftovers_can_go(store: Store) -> None:
-    assert names(store) == {"Train/earlier", "Train/earlier.log", "Train/.a1.tmp-0"}
+    assert names(store) == {f"Train/{EARLIER}", f"Train/{EARLIER}.log", f"Train/.{A}.tmp-0"}
 
 
 def test_without_a_minimum_age_what_is_new_goes_too(store: Store) -> None:
-    assert names(store, min_age=-1) == names(store) | {"Train/.b1.tmp-0", "Train/fresh"}
+    assert names(store, min_age=-1) == names(store) | {f"Train/.{B}.tmp-0", f"Train/{FRESH}"}
 
 
 def test_a_dropped_job_gives_up_what_it_does_not_share(store: Store) -> None:
-    assert names(store, drop=["a"]) == names(store) | {"index/a.json", "Train/a1", "Train/a1.log"}
+    assert names(store, drop=["a"]) == names(store) | {"index/a.json", f"Train/{A}", f"Train/{A}.log"}
     for each in find_garbage(store, drop=["a"]):
         each.remove()
     assert store.jobs() == ["b"]
-    assert sorted(path.name for path in (store.root / "PrepareDataset").iterdir()) == ["data"]
-    assert sorted(path.name for path in (store.root / "Train").iterdir()) == [".b1.tmp-0", "b1", "fresh"]
+    assert sorted(path.name for path in (store.root / "PrepareDataset").iterdir()) == [DATA]
+    assert sorted(path.name for path in (store.root / "Train").iterdir()) == [f".{B}.tmp-0", B, FRESH]
 
 
 def test_sizes_are_those_of_the_files(store: Store) -> None:
@@ -59,3 +62,16 @@ def test_sizes_are_those_of_the_files(store: Store) -> None:
 def test_a_job_to_drop_must_be_known(store: Store) -> None:
     with pytest.raises(UnknownJob, match="jobs here: a, b"):
         find_garbage(store, drop=["c"])
+
+
+def test_what_a_process_is_making_stays(store: Store) -> None:
+    before = names(store, min_age=-1)
+    with exclusive(store.root / "Train" / B):
+        assert names(store, min_age=-1) == before - {f"Train/.{B}.tmp-0"}
+
+
+def test_things_that_are_no_outputs_stay(store: Store) -> None:
+    before = names(store, min_age=-1)
+    for path in ("thesis/chapter1", "Train/notes", "DownloadAOD/.partial"):
+        (store.root / path).mkdir(parents=True)
+    assert names(store, min_age=-1) == before

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from pidml.spec import JobSpec
 from pidml.spec.describe import describe
+from pidml.spec.model_sections import Model
 from tasks.fetch_job import FetchJob
 from tasks.steps import STEPS
 
@@ -117,62 +118,55 @@ def test_a_changed_local_file_is_another_file(digests: Digests, tmp_path: Path) 
 
 
 OTHER_VALUES: dict[str, Any] = {
-    "model.hidden": [64],
     "model.num_heads": 4,
     "model.d_model": 64,
-    "model.architecture": "attention",
     "dataset.files": ["/alice/sim/2024/LHC24b1b/0/1/AOD/003/AO2D.root"],
-    "dataset.simulation": False,
     "dataset.require": 0.5,
     "preparation.features": ["fTPCSignal", "fP"],
     "preparation.standardised": ["fTPCSignal"],
     "evaluation.pt_edges": [0.0, 1.0],
 }
-#: Where something runs, and what another architecture, schedule or backend reads.
-WITHOUT_EFFECT = {
-    "training.accelerator",
-    "training.devices",
-    "producer.runtime",
-    "producer.container_engine",
-    "producer.container_image",
-    "producer.shm_segment_size",
-    "producer.memory_rate_limit",
-    "producer.max_hours",
+#: Where something runs; what a batch job asks for (``resources``) is left out too.
+WITHOUT_EFFECT = {"training.accelerator", "training.devices"} | {
+    f"producer.{key}"
+    for key in ("runtime", "container_engine", "container_image", "shm_segment_size", "memory_rate_limit", "max_hours")
 }
+ARCHITECTURES = get_args(Model.model_fields["architecture"].annotation)
 
 
-def another(value: Any) -> Any:
+def another(line: Any, value: Any) -> Any:
+    """Return another allowed value of a setting."""
+    if line.key in OTHER_VALUES:
+        return OTHER_VALUES[line.key]
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
         return value * 0.5 if value else 0.5
-    return value
+    if isinstance(value, tuple):
+        return [5]
+    choices = [choice for choice in line.allowed.split(", ") if choice != value]
+    return "another" if "length" in line.allowed else choices[0]
+
+
+def bases(key: str) -> list[dict[str, Any]]:
+    """Return the jobs in which a setting may matter: any architecture, or the backend that reads it."""
+    if key.startswith("producer."):
+        backends = ("o2physics",) if key == "producer.table" else ("native", "o2physics")
+        return [changed(BASE, "producer.backend", backend) for backend in backends]
+    if key == "preparation.features":
+        return [changed(BASE, "preparation.standardised", ["fTPCSignal"])]
+    if key.startswith("model."):
+        return [changed(BASE, "model.architecture", architecture) for architecture in ARCHITECTURES]
+    return [BASE]
 
 
 @pytest.mark.parametrize("line", list(describe(JobSpec)), ids=lambda line: line.key)
 def test_every_setting_reruns_something_or_is_known_not_to(digests: Digests, line: Any) -> None:
-    key = line.key
     default: Any = JobSpec()
-    for name in key.split("."):
+    for name in line.key.split("."):
         default = getattr(default, name)
-    base = BASE
-    if key.startswith("model.") and key != "model.hidden":
-        base = changed(BASE, "model.architecture", "attention")
-    if key in OTHER_VALUES:
-        value = OTHER_VALUES[key]
-        base = base if key != "model.architecture" else BASE
-        base = changed(base, "preparation.standardised", ["fTPCSignal"]) if key == "preparation.features" else base
-        if key == "model.hidden":
-            base = BASE
-    elif isinstance(default, str):
-        choices = [choice for choice in line.allowed.split(", ") if choice != default]
-        value = choices[0] if len(choices) and "length" not in line.allowed else "another"
-    elif isinstance(default, tuple):
-        value = [5]
-    else:
-        value = another(default)
-    if key in ("producer.table", "producer.chain", "producer.light_ions", "producer.o2physics_version"):
-        base = changed(base, "producer.backend", "o2physics")
-    assert bool(differing(digests, key, value, base)) == (key not in WITHOUT_EFFECT), key
+    effect = line.key not in WITHOUT_EFFECT and not line.key.startswith("resources.")
+    value = another(line, default)
+    assert any(differing(digests, line.key, value, base) for base in bases(line.key)) == effect
