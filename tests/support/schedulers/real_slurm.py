@@ -1,0 +1,207 @@
+"""A real Slurm of one node, with accounting, on loopback: installed from the distribution, started and ended by tests."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
+PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
+
+
+def install() -> None:
+    """Install Slurm unless it is there; skips the test where that cannot be done."""
+    if not _missing():
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip(f"Slurm is not installed ({', '.join(_missing())}), and only root on Debian can install it here")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
+    for attempt in (["true"], ["apt-get", "update"]):
+        subprocess.run(attempt, env=environment, capture_output=True, check=False, timeout=200)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+        if done.returncode == 0 and not _missing():
+            return
+    pytest.skip(f"Slurm could not be installed: {done.stderr[-300:]}")
+
+
+def _missing() -> list[str]:
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class RealSlurm:
+    """The daemons and how to reach them.
+
+    Args:
+        folder: for configuration, state and logs; its path must be short, as sockets lie in it.
+        cpus: processors of the node.
+    """
+
+    def __init__(self, folder: Path, cpus: int = 2) -> None:
+        self.folder = folder
+        self.cpus = cpus
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[RealSlurm]:
+        """Start everything; end it in the reverse order."""
+        for name in ("state", "spool", "db"):
+            (self.folder / name).mkdir()
+        self._configure()
+        try:
+            self._start_munge()
+            self._start_database()
+            self._start("slurmdbd", "-D")
+            self.wait_for(lambda: self.ask("sacctmgr", "--noheader", "list", "cluster") is not None)
+            self.ask("sacctmgr", "--immediate", "add", "cluster", "pidml")
+            self._start("slurmctld", "-D", "-c")
+            self._start("slurmd", "-D", "-c")
+            self.wait_for(lambda: "idle" in (self.ask("sinfo", "--noheader", "--format=%T") or ""))
+            yield self
+        finally:
+            self.ask("scancel", f"--user={getpass.getuser()}")
+            for process in reversed(self._processes):
+                process.terminate()
+                try:
+                    process.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(timeout=20)
+
+    def ask(self, *command: str) -> str | None:
+        """Return what a command prints; None if it fails."""
+        try:
+            done = subprocess.run(
+                command, env=os.environ | self.environment, capture_output=True, text=True, check=False, timeout=60
+            )
+        except FileNotFoundError:
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until something is true; a daemon that ended is reported with its log."""
+        end = time.monotonic() + seconds
+        while not condition():
+            for process in self._processes:
+                if process.poll() is not None:
+                    raise AssertionError(f"{process.args} ended:\n{self._logs()}")
+            assert time.monotonic() < end, f"waited too long:\n{self._logs()}"
+            time.sleep(0.1)
+
+    def _logs(self) -> str:
+        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log"))
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | self.environment
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        with (self.folder / f"{command[0]}.out.log").open("wb") as out:
+            process = subprocess.Popen([program, *command[1:]], env=environment, stdout=out, stderr=out)
+        self._processes.append(process)
+        return process
+
+    def _start_munge(self) -> None:
+        key = self.folder / "munge.key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o600)
+        at = [f"--{what}={self.folder}/munge.{what.split('-')[0]}" for what in ("pid-file", "log-file", "seed-file")]
+        self._start("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={self.folder}/munge.socket", *at)
+        self.wait_for((self.folder / "munge.socket").exists)
+
+    def _start_database(self) -> None:
+        data, user = self.folder / "db", getpass.getuser()
+        common = ["--no-defaults", f"--datadir={data}"]
+        subprocess.run(
+            ["mariadb-install-db", *common, f"--user={user}", "--auth-root-authentication-method=socket", "--skip-test-db"],
+            capture_output=True, check=True, timeout=120,
+        )  # fmt: skip
+        self._start(
+            "mariadbd", *common, f"--user={user}", f"--socket={self.folder}/db.socket", f"--port={self.ports[3]}",
+            "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", f"--pid-file={self.folder}/db.pid",
+        )  # fmt: skip
+        statement = (
+            "CREATE DATABASE slurm; CREATE USER slurm@localhost IDENTIFIED BY 'loopback'; "
+            "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'loopback'; GRANT ALL ON slurm.* TO slurm@localhost; "
+            "GRANT ALL ON slurm.* TO slurm@'127.0.0.1';"
+        )
+        client = ["mariadb", "--no-defaults", f"--socket={self.folder}/db.socket", f"--user={user}", "--execute"]
+        self.wait_for(lambda: self.ask(*client, "SELECT 1") is not None)
+        assert self.ask(*client, statement) is not None
+
+    def _configure(self) -> None:
+        self.ports = _free_ports(4)
+        host, folder, user = socket.gethostname().split(".")[0], self.folder, getpass.getuser()
+        (folder / "slurm.conf").write_text(f"""
+ClusterName=pidml
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={self.ports[0]}
+SlurmdPort={self.ports[1]}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=1,bf_interval=1,defer_batch
+ReturnToService=2
+KillWait=2
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={self.ports[2]}
+AccountingStoragePass={folder}/munge.socket
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory=8000 Gres=gpu:1 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=24:00:00 State=UP
+PartitionName=short Nodes=ALL MaxTime=00:30:00 State=UP
+""")
+        (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+        database = folder / "slurmdbd.conf"
+        database.write_text(f"""
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CommunicationParameters=NoInAddrAny
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={self.ports[2]}
+SlurmUser={user}
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={self.ports[3]}
+StorageUser=slurm
+StoragePass=loopback
+StorageLoc=slurm
+""")
+        database.chmod(0o600)
