@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
+from pidml.atomic import atomic_file
+
 MASK = "****"
+_CHUNK = 1024 * 1024
 
 
 class Secret:
@@ -54,3 +59,28 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def mask_file(path: Path, secret: Secret) -> bool:
+    """Mask a secret in a file, of any size, that a program wrote it into; tell whether it was there."""
+    pattern = secret.reveal().encode()
+    if not path.exists() or not any(pattern in piece for piece in _overlapping(path, len(pattern))):
+        return False
+    with atomic_file(path) as temporary, path.open("rb") as source, temporary.open("wb") as target:
+        held = b""
+        while chunk := source.read(_CHUNK):
+            held = secret.mask_bytes(held + chunk)
+            done = max(0, len(held) - len(pattern) + 1)
+            target.write(held[:done])
+            held = held[done:]
+        target.write(held)
+    return True
+
+
+def _overlapping(path: Path, overlap: int) -> Iterator[bytes]:
+    """Yield a file in pieces that share their ends, so that what lies across a border is in one of them."""
+    held = b""
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            yield held + chunk
+            held = (held + chunk)[-overlap:]

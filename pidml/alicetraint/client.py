@@ -176,15 +176,34 @@ class AliceTraINTClient:
 
         return _json_or_text(with_retries(post, self.retry, self._wait, lost=lost or _no_matter))
 
-    def probe(self) -> None:
-        """Ask for the server's front page, without the key; any answer below 500 shows that answers come back.
+    def probe(self) -> Answer:
+        """Return the server's front page, asked for without the key; that it came shows that answers come back.
 
         Raises:
-            ServerError: none came.
+            ServerError: no answer, or one of 500 or above.
         """
         answer = self._transport.send("GET", "/", fresh=True, with_key=False, headers={"Connection": "close"})
         if answer.status >= 500:
             check(answer)
+        return answer
+
+    def try_key(self, task_id: int) -> bool | None:
+        """Tell whether the key is accepted, without claiming a task: a status that is none is sent for a task.
+
+        Args:
+            task_id: a task of this machine, or any number if it has none.
+
+        Returns:
+            true if the server got as far as looking at the status, ``None`` if it refuses this machine for this task,
+            which a server also does with the right key if the task is not this machine's.
+
+        Raises:
+            ServerError: no answer.
+        """
+        answer = self._transport.send("POST", f"/training-tasks/{task_id}/status", json={"Status": "none"})
+        if answer.status >= 500 or answer.is_html:
+            check(answer)
+        return None if answer.status in (401, 403, 407) else True
 
 
 def idempotency_key(task_id: int, name: str, content: bytes) -> str:

@@ -148,7 +148,8 @@ class Poller:
         """Do one thing: run a job, or ask for one. Tell whether there may be more to do."""
         self._heed_reload()
         self._report_finished()
-        unfinished = [job for job in self._open if job.state().phase == "claimed"]
+        # One that is "running" here has ended, but a full disk kept that from being written down: it is run again.
+        unfinished = [job for job in self._open if job.state().phase in ("claimed", "running")]
         if unfinished:
             self._work(unfinished[0])
             return True

