@@ -36,7 +36,7 @@ from pidml.atomic import write_text
 from pidml.batch.journal import Journal
 from pidml.batch.preflight import check_site
 from pidml.batch.status import Cause
-from pidml.batch.summary import summary_lines
+from pidml.batch.summary import cause_in_log, summary_lines
 from pidml.errors import BatchError, PidmlError
 from tasks.jobstate import note_failure
 from tasks.messages import shown_once
@@ -92,7 +92,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
 
     def note(self, job_num: int) -> dict[str, Any]:
         """Return what is known about a job from its failures: factors, how often it was lost, its history."""
-        fresh = {"memory": 1.0, "time": 1.0, "lost": 0, "history": []}
+        fresh = {"memory": 1.0, "time": 1.0, "lost": 0, "log_bytes": 0, "history": []}
         return self.job_data.notes.setdefault(job_num, fresh)  # type: ignore[no-any-return]
 
     def token(self, job_num: int) -> str:
@@ -273,9 +273,13 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
     def _made(self, job_num: int) -> bool:
         return all(self.task.as_branch(branch).complete() for branch in self.job_data.jobs[job_num]["branches"])
 
-    def _learn(self, job_num: int, answer: Mapping[str, Any]) -> None:
+    def _learn(self, job_num: int, answer: dict[str, Any]) -> None:
         """Decide from the cause of a failure whether and how the job is tried again."""
         note, cause = self.note(job_num), answer["extra"]["cause"]
+        log = Path(str(self.job_data.jobs[job_num]["extra"].get("log", "")))
+        if cause == Cause.task and (said := cause_in_log(log, note["log_bytes"])):
+            cause, answer["error"] = said, f"killed for its {said}"
+        note["log_bytes"] = log.stat().st_size if log.is_file() else 0
         note["history"].append(
             {"cause": cause, "reason": answer["error"], "id": answer["job_id"], "when": provenance.now()}
         )

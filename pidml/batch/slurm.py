@@ -31,6 +31,7 @@ _FAILED = {
 #: A pending job with one of these reasons never starts by itself.
 _NEVER_STARTS = {
     "BadConstraints",
+    "PartitionConfig",
     "PartitionTimeLimit",
     "PartitionNodeLimit",
     "InvalidAccount",
@@ -86,6 +87,8 @@ def classify(state: str, code: int | None = None, reason: str = "", node: str = 
         return JobStatus(State.running, reason=reason, node=node)
     if name == "COMPLETED" and not code:
         return JobStatus(State.finished, code=0, node=node)
+    if name == "FAILED" and reason in _NEVER_STARTS:
+        return JobStatus(State.failed, Cause.impossible, f"can never start: {reason}")
     cause = _FAILED.get(name, Cause.task)
     if name == "FAILED" and code == 125 + 128:
         cause = Cause.memory  # without cgroups Slurm reports an out-of-memory kill as signal 125

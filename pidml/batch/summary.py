@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pidml.batch.status import Cause
+
 #: Jobs that are listed one by one; the others are counted.
 LISTED = 20
 _TAIL_BYTES = 65536
-_TELLING = re.compile(r"^pidml: |failed: \[P\d+\]|^slurmstepd: error|^\w*(Error|Exception): ")
+_OVER_MEMORY = re.compile(r"^slurmstepd.*(exceeded memory limit|oom.kill|Out Of Memory)", re.IGNORECASE | re.MULTILINE)
+_OVER_TIME = re.compile(r"^slurmstepd.*DUE TO TIME LIMIT", re.MULTILINE)
+_TELLING = re.compile(r"^pidml: |failed: \[P\d+\]|^slurmstepd.*error|^\w*(Error|Exception): ")
 
 
 def telling_line(log: Path) -> str:
@@ -22,6 +26,26 @@ def telling_line(log: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if _TELLING.search(line)), "")
+
+
+def cause_in_log(log: Path, offset: int = 0) -> Cause:
+    """Return what killed a job according to its log; for schedulers that report every kill as the same failure.
+
+    Slurm without control groups ends a job over its memory with signal 9 and says why only there.
+
+    Args:
+        log: the job's log.
+        offset: where the part of this attempt begins, in B.
+    """
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(offset, log.stat().st_size - _TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return Cause.none
+    if _OVER_MEMORY.search(text):
+        return Cause.memory
+    return Cause.time if _OVER_TIME.search(text) else Cause.none
 
 
 def summary_lines(
