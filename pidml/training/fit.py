@@ -15,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from pidml.data.prepared import PreparedDataset
@@ -141,6 +142,8 @@ def _trainer(job: JobSpec, work_dir: Path) -> pl.Trainer:
             enable_model_summary=False,
             enable_progress_bar=on_terminal,
             callbacks=[TQDMProgressBar(refresh_rate=50)] if on_terminal else [],
+            # Inside a batch job, too, this process alone starts what it needs.
+            plugins=[LightningEnvironment()],
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             default_root_dir=work_dir,
@@ -178,6 +181,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_FOREIGN_WARNING)
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:

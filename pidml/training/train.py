@@ -78,7 +78,7 @@ def train(
         job: model, training and seed are read.
         species: names out of ``species.TARGET_NAMES``; all six for a shared trunk, one for separate networks.
         work_dir: persistent folder for checkpoints: a run that was killed resumes after its last completed epoch
-            and gives the same result as one that was not (on a CPU).
+            and gives the same result as one that was not (on a CPU, with the same number of threads).
         out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``history.csv`` and ``training.json``.
         resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
         pool_rows: tracks mixed at a time when streaming.

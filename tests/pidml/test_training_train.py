@@ -20,7 +20,14 @@ from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 from pidml.training.record import CHECKPOINT
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Results are the same to the last bit for one number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
