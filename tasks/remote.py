@@ -116,7 +116,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
 
     def job_log(self, branches: list[int]) -> Path:
         """Return the log of the job that makes some branches: beside the log of its first branch."""
-        return self.as_branch(branches[0]).log_file.with_suffix(".job.log")
+        log: Path = self.as_branch(branches[0]).log_file
+        return log.with_suffix(".job.log")
 
     def deps(self) -> list[Any]:
         """On a worker nothing is made but the branch itself: what it needs must be there.
@@ -126,7 +127,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         """
         if not IN_JOB:
             return list(super().deps())
-        if absent := [str(task) for task in luigi.task.flatten(self.requires()) if not task.complete()]:
+        needed = luigi.task.flatten(self.requires())  # type: ignore[no-untyped-call]
+        if absent := [str(task) for task in needed if not task.complete()]:
             raise BatchError(
                 f"{self}: not complete as seen from {platform.node()}: {', '.join(absent)}",
                 f"is the store {self.store.root} on a file system that workers share?",
@@ -148,7 +150,7 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         return law.JobInputFile(str(resources.scripts() / "bootstrap.sh"), share=True, render_job=True)
 
     def htcondor_job_file(self) -> Any:
-        """law's job script, one per job: law shares one, which only works if jobs are submitted in groups."""
+        """Return law's job script, one per job: law shares one, which only works if jobs are submitted in groups."""
         return self.slurm_job_file()
 
     def slurm_check_job_completeness(self) -> bool:
@@ -175,7 +177,7 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     htcondor_post_submit_delay = slurm_post_submit_delay
     htcondor_cmdline_args = slurm_cmdline_args
 
-    def slurm_poll_callback(self, poll_data: Any) -> None:
+    def slurm_poll_callback(self, _poll_data: Any) -> None:
         """Ask rarely about long jobs, often about short ones."""
         self.workflow_proxy.slow_down()
 

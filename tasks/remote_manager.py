@@ -70,7 +70,7 @@ class Watched:
         while rest := [path for path in files if path not in numbers]:
             try:
                 given = super().submit(rest if several else rest[0], **kwargs | {"retries": 0})  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001 - law raises nothing more specific
+            except Exception as error:
                 text = str(error).strip()
                 if any(mark in text.lower() for mark in self.system.PERMANENT):
                     raise BatchError(text, "correct the profile, or `resources` in the job") from error
@@ -137,13 +137,13 @@ class Watched:
         return dict.fromkeys(jobs) if several else None
 
 
-class SlurmManager(Watched, SlurmJobManager):  # type: ignore[misc]
+class SlurmManager(Watched, SlurmJobManager):
     """Slurm."""
 
     system = slurm
 
 
-class HTCondorManager(Watched, HTCondorJobManager):  # type: ignore[misc]
+class HTCondorManager(Watched, HTCondorJobManager):
     """HTCondor. Jobs are submitted 25 at a time, as separate clusters in one call."""
 
     system = htcondor

@@ -52,7 +52,7 @@ IN_FLIGHT = 5.0
 FIRST_PAUSE = 2.0 / 60.0
 
 
-class Notes(JobData):  # type: ignore[misc]
+class Notes(JobData):
     """law's record of jobs, and what was learnt from each job's failures."""
 
     attributes = {**JobData.attributes, "notes": {}}  # noqa: RUF012 - law's way
@@ -65,7 +65,7 @@ class Notes(JobData):  # type: ignore[misc]
         super().update(other)
 
 
-class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
+class SafeProxy(BaseRemoteWorkflowProxy):
     """What both kinds of workflow have in common. Mixed in before law's class."""
 
     manager_class: type[Watched]
@@ -82,7 +82,8 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
     def threshold(self, n: int | None = None) -> float:
         """Return how many branches must be there: ``--acceptance``, or all but those that ``--tolerance`` allows."""
         total = len(self.task.branch_map) if n is None else n
-        return min(super().threshold(n), total - self._tolerated(total))
+        accepted = float(super().threshold(n))
+        return min(accepted, total - self._tolerated(total))
 
     def _tolerated(self, total: int) -> int:
         tolerance = self.task.tolerance
@@ -93,7 +94,8 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
     def note(self, job_num: int) -> dict[str, Any]:
         """Return what is known about a job from its failures: factors, how often it was lost, its history."""
         fresh = {"memory": 1.0, "time": 1.0, "lost": 0, "log_bytes": 0, "history": []}
-        return self.job_data.notes.setdefault(job_num, fresh)  # type: ignore[no-any-return]
+        note: dict[str, Any] = self.job_data.notes.setdefault(job_num, fresh)
+        return note
 
     def token(self, job_num: int) -> str:
         """Return the name of a job's present submission."""
@@ -187,7 +189,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
 
     def _numbers_of(self, jobs: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
         """Return token → number of submissions whose number did not get into the state file."""
-        known = self.job_manager.journal.known()
+        known: dict[str, Any] = self.job_manager.journal.known()
         unknown = [
             token
             for token, job in jobs.items()
@@ -332,26 +334,26 @@ class SafeProxy(BaseRemoteWorkflowProxy):  # type: ignore[misc]
         self._longest_pause = float(self.task.poll_interval)
 
 
-class SlurmProxy(SafeProxy, SlurmWorkflowProxy):  # type: ignore[misc]
+class SlurmProxy(SafeProxy, SlurmWorkflowProxy):
     """Slurm."""
 
     manager_class = SlurmManager
 
 
-class HTCondorProxy(SafeProxy, HTCondorWorkflowProxy):  # type: ignore[misc]
+class HTCondorProxy(SafeProxy, HTCondorWorkflowProxy):
     """HTCondor."""
 
     manager_class = HTCondorManager
 
 
-class Slurm(SlurmWorkflow):  # type: ignore[misc]
+class Slurm(SlurmWorkflow):
     """law's workflow on Slurm with the proxy of this module."""
 
     exclude_index = True
     workflow_proxy_cls = SlurmProxy
 
 
-class HTCondor(HTCondorWorkflow):  # type: ignore[misc]
+class HTCondor(HTCondorWorkflow):
     """law's workflow on HTCondor with the proxy of this module."""
 
     exclude_index = True

@@ -21,7 +21,7 @@ def require_commands(names: Sequence[str], scheduler: str) -> None:
     if missing := [name for name in names if shutil.which(name) is None]:
         raise ToolMissing(
             f"{scheduler}: not found on this machine: {', '.join(missing)}",
-            f"run on a host from which jobs are submitted (or load its module), or choose --workflow local",
+            "run on a host from which jobs are submitted (or load its module), or choose --workflow local",
         )
 
 

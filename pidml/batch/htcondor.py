@@ -1,6 +1,7 @@
 """What HTCondor says about jobs.
 
-Attributes are those of the manual's appendix "Job ClassAd Attributes"; codes of ``HoldReasonCode`` are listed there too.
+Attributes are those of the manual's appendix "Job ClassAd Attributes", which also lists the codes of
+``HoldReasonCode``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pidml.batch.status import Cause, JobStatus, State, explain_code
 
 COMMANDS = ("condor_submit", "condor_q", "condor_history", "condor_rm")
 #: Attribute by which a submission is found again when its answer was lost.
-TOKEN = "PidmlToken"
+TOKEN = "PidmlToken"  # noqa: S105 - a name
 
 ATTRIBUTES = (
     "ClusterId", "ProcId", "JobStatus", "ExitCode", "ExitBySignal", "ExitSignal", "HoldReason", "HoldReasonCode",

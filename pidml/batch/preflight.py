@@ -109,7 +109,7 @@ def partitions() -> list[Partition]:
         out = run_command(["sinfo", "--noheader", "--format=%P|%l|%G"])
     except ToolMissing:
         return []
-    found = {}
+    found: dict[str, Partition] = {}
     for line in out.splitlines():
         name, limit, gres = (*line.split("|"), "", "")[:3]
         gpus = "gpu" in gres or (name in found and found[name].gpus)

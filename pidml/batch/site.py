@@ -109,7 +109,7 @@ def profile_file(name: str) -> Path:
         ConfigError: there is no such profile; says which there are.
     """
     path = Path(name).expanduser() if name.endswith(".cfg") else resources.configs("sites") / f"{name}.cfg"
-    if "/" in name and not name.endswith(".cfg") or not path.is_file():
+    if ("/" in name and not name.endswith(".cfg")) or not path.is_file():
         near = difflib.get_close_matches(name, profile_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(

@@ -75,25 +75,33 @@ def classify(state: str, code: int | None = None, reason: str = "", node: str = 
     >>> classify("SUSPENDED").state
     <State.running: 'running'>
     """
-    name = state.split()[0].rstrip("+") if state.split() else ""
-    said = "" if reason in ("", "None", "(null)") else f" ({reason})"
+    name = (state.split() or [""])[0].rstrip("+")
     if name in _PENDING:
-        if reason in _NEVER_STARTS:
-            return JobStatus(State.failed, Cause.impossible, f"can never start: {reason}", remove=True)
-        if reason in _HELD_AFTER_FAILURE:
-            return JobStatus(State.failed, Cause.lost, f"held by Slurm{said}", remove=True)
-        return JobStatus(State.pending, reason=reason)
+        return _waiting(reason)
     if name in _RUNNING:
         return JobStatus(State.running, reason=reason, node=node)
     if name == "COMPLETED" and not code:
         return JobStatus(State.finished, code=0, node=node)
+    return _failure(name, code, reason, node)
+
+
+def _waiting(reason: str) -> JobStatus:
+    if reason in _NEVER_STARTS:
+        return JobStatus(State.failed, Cause.impossible, f"can never start: {reason}", remove=True)
+    if reason in _HELD_AFTER_FAILURE:
+        return JobStatus(State.failed, Cause.lost, f"held by Slurm ({reason})", remove=True)
+    return JobStatus(State.pending, reason=reason)
+
+
+def _failure(name: str, code: int | None, reason: str, node: str) -> JobStatus:
     if name == "FAILED" and reason in _NEVER_STARTS:
         return JobStatus(State.failed, Cause.impossible, f"can never start: {reason}")
     cause = _FAILED.get(name, Cause.task)
     if name == "FAILED" and code == 125 + 128:
-        cause = Cause.memory  # without cgroups Slurm reports an out-of-memory kill as signal 125
+        cause = Cause.memory  # some configurations report an out-of-memory kill as signal 125
     if name in ("COMPLETED", "FAILED") and code:
         return JobStatus(State.failed, cause, explain_code(code), code, node)
+    said = "" if reason in ("", "None", "(null)") else f" ({reason})"
     return JobStatus(State.failed, cause, f"{name or 'no state'}{said}", code or None, node)
 
 
@@ -163,9 +171,9 @@ def find(names: Sequence[str]) -> dict[str, int]:
     """
     wanted = ",".join(names)
     rows = run_command(["squeue", "--noheader", "--states=all", "--format=%j|%A", f"--name={wanted}"]).splitlines()
+    columns = ["--noheader", "--parsable2", "--allocations", "--format=JobName,JobIDRaw"]
     rows += run_command(
-        ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobName,JobIDRaw", f"--name={wanted}"]
-        + ["--starttime=now-30days"],
+        ["sacct", *columns, f"--name={wanted}", "--starttime=now-30days"],
         accept=["accounting storage is disabled"],
     ).splitlines()
     pairs = (row.rsplit("|", 1) for row in rows if "|" in row)

@@ -84,11 +84,11 @@ def test_the_processor_only_where_allowed(driver: Path) -> None:
 
 
 def test_half_a_reservation_is_given_back(driver: Path) -> None:
-    with reserved("gpu", 3, environment={}, locks=driver):
-        with reserved("auto", 2, environment={}, locks=driver) as devices:
-            assert devices == []
-            with reserved("gpu", 1, environment={}, locks=driver) as last:
-                assert [gpu.index for gpu in last] == [3]
+    three = reserved("gpu", 3, environment={}, locks=driver)
+    with three, reserved("auto", 2, environment={}, locks=driver) as devices:
+        assert devices == []
+        with reserved("gpu", 1, environment={}, locks=driver) as last:
+            assert [gpu.index for gpu in last] == [3]
 
 
 def test_a_killed_process_gives_its_gpu_back(driver: Path) -> None:

@@ -83,7 +83,12 @@ def test_prepared_data_are_the_same_as_without_slurm(runs: Runs, tmp_path: Path)
     assert runs.run(local, "PrepareDataset", "--job", "job.yaml").returncode == 0
     done = runs.run(remote, "PrepareDataset", "--job", str(job), PIDML_SITE="slurm")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert runs.submissions(remote) == {"DownloadAOD-0": 1, "DownloadAOD-1": 1, "ProduceTracks-0": 1, "ProduceTracks-1": 1}
+    assert runs.submissions(remote) == {
+        "DownloadAOD-0": 1,
+        "DownloadAOD-1": 1,
+        "ProduceTracks-0": 1,
+        "ProduceTracks-1": 1,
+    }
     arrays = sorted(path.relative_to(local) for path in local.glob("PrepareDataset/*/**/*.npy"))
     assert len(arrays) == 9
     for path in arrays:

@@ -1,9 +1,8 @@
-"""Steps on a batch system, with stand-ins for the schedulers' commands: what is submitted, retried, accepted, reported."""
+"""Steps on a batch system with stand-ins for its commands: what is submitted, retried, accepted, reported."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -107,6 +106,7 @@ def test_memory_and_time_are_raised_after_a_kill(farm: Farm, kind: str) -> None:
     assert minutes == {0: [240], 1: [240, 240], 2: [240, 480], 3: [240]}
 
 
+@pytest.mark.slow
 def test_jobs_that_the_farm_lost_are_repeated_without_counting(farm: Farm) -> None:
     farm.fail(0, "NODE_FAIL", "PREEMPTED", "NODE_FAIL")
     farm.fail(1, "vanish")
@@ -115,6 +115,7 @@ def test_jobs_that_the_farm_lost_are_repeated_without_counting(farm: Farm) -> No
     assert farm.submissions() == {0: 4, 1: 2, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 def test_an_evicted_htcondor_job_is_left_to_htcondor_and_a_held_one_replaced(farm: Farm) -> None:
     farm.fail(0, "PREEMPTED")
     farm.fail(1, "HELD")
@@ -125,6 +126,7 @@ def test_an_evicted_htcondor_job_is_left_to_htcondor_and_a_held_one_replaced(far
     assert states == ["CANCELLED", "COMPLETED"], "the held job must not wake up later"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_suspended_job_is_waited_for(farm: Farm, kind: str) -> None:
     farm.fail(2, "SUSPENDED:2")
@@ -132,6 +134,7 @@ def test_a_suspended_job_is_waited_for(farm: Farm, kind: str) -> None:
     assert farm.submissions()[2] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failing_branch_is_tried_as_often_as_said_and_explained(farm: Farm, kind: str) -> None:
     farm.fail(2, *["exit:60"] * 9)
@@ -152,6 +155,7 @@ def test_a_failing_branch_is_tried_as_often_as_said_and_explained(farm: Farm, ki
     assert farm.submissions() == {0: 1, 1: 1, 2: 3, 3: 1}
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_not_submitted_again(farm: Farm) -> None:
     farm.fail(1, "CANCELLED")
     done = farm.run("slurm")
@@ -160,6 +164,7 @@ def test_a_cancelled_job_is_not_submitted_again(farm: Farm) -> None:
     assert farm.submissions()[1] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -178,6 +183,7 @@ def test_acceptance_and_tolerance_mean_what_they_say(farm: Farm, options: tuple[
     assert farm.made() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_commands_that_fail_for_a_while_do_no_harm(farm: Farm, kind: str) -> None:
     for branch in range(4):
@@ -195,6 +201,7 @@ def test_commands_that_fail_for_a_while_do_no_harm(farm: Farm, kind: str) -> Non
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_submission_whose_answer_was_lost_is_found_again(farm: Farm, kind: str) -> None:
     farm.scheduler.set("lose_answers", 2)
@@ -203,6 +210,7 @@ def test_a_submission_whose_answer_was_lost_is_found_again(farm: Farm, kind: str
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 def test_without_accounting_the_outputs_decide(farm: Farm) -> None:
     farm.scheduler.set("accounting", "off")
     farm.scheduler.set("min_job_age", 0)
@@ -211,6 +219,7 @@ def test_without_accounting_the_outputs_decide(farm: Farm) -> None:
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_submitter_killed_while_submitting_submits_nothing_twice(farm: Farm, kind: str, at: int) -> None:
@@ -225,6 +234,7 @@ def test_a_submitter_killed_while_submitting_submits_nothing_twice(farm: Farm, k
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_submitter_killed_while_polling_finds_its_jobs_again(farm: Farm, kind: str) -> None:
     for branch in (1, 2, 3):
@@ -240,6 +250,7 @@ def test_a_submitter_killed_while_polling_finds_its_jobs_again(farm: Farm, kind:
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 def test_a_submitter_killed_while_retrying_keeps_count(farm: Farm) -> None:
     farm.fail(0, *["exit:60"] * 9)
     farm.scheduler.set("kill_submitter_at", 6)  # the second retry of branch 0
@@ -250,6 +261,7 @@ def test_a_submitter_killed_while_retrying_keeps_count(farm: Farm) -> None:
     assert farm.submissions()[0] == 3, "one attempt and two retries, over both processes"
 
 
+@pytest.mark.slow
 def test_only_one_submitter_at_a_time(farm: Farm) -> None:
     farm.fail(0, "RUNNING:8")
     process = farm.start("slurm")
@@ -264,6 +276,7 @@ def test_only_one_submitter_at_a_time(farm: Farm) -> None:
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.slow
 def test_jobs_can_be_cancelled(farm: Farm) -> None:
     for branch in range(4):
         farm.fail(branch, "RUNNING:60")
@@ -276,6 +289,7 @@ def test_jobs_can_be_cancelled(farm: Farm) -> None:
     farm.scheduler.wait_for(lambda: all(job["state"] == "CANCELLED" for job in farm.scheduler.jobs()))
 
 
+@pytest.mark.slow
 def test_two_hundred_branches(tmp_path: Path) -> None:
     farm = Farm(tmp_path, branches=200)
     farm.scheduler.slots = 50
@@ -288,6 +302,7 @@ def test_two_hundred_branches(tmp_path: Path) -> None:
     assert len(state["jobs"]) == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_secret_and_no_profile_reaches_a_job(farm: Farm, kind: str) -> None:
     done = farm.run(kind, MACHINE_SECRET_KEY="machine-key-1", PIDML_SERVER_TOKEN="admin-token-2", PIDML_GRID="sandbox")
@@ -299,4 +314,4 @@ def test_nothing_secret_and_no_profile_reaches_a_job(farm: Farm, kind: str) -> N
         if path.is_file()
     ]
     assert not [text for text in texts if b"machine-key-1" in text or b"admin-token-2" in text]
-    assert os.stat(next(farm.store.glob("DownloadAOD/*.work/files"))).st_mode & 0o077 == 0
+    assert next(farm.store.glob("DownloadAOD/*.work/files")).stat().st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, with accounting, on loopback: installed from the distribution, started and ended by tests."""
+"""A real Slurm of one node, with accounting, on loopback: installed from the distribution, run by tests."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ class RealSlurm:
             time.sleep(0.1)
 
     def _logs(self) -> str:
-        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log"))
+        return "\n".join(
+            f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log")
+        )
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         environment = os.environ | self.environment
@@ -124,14 +126,16 @@ class RealSlurm:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)
         at = [f"--{what}={self.folder}/munge.{what.split('-')[0]}" for what in ("pid-file", "log-file", "seed-file")]
-        self._start("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={self.folder}/munge.socket", *at)
+        self._start(
+            "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={self.folder}/munge.socket", *at
+        )
         self.wait_for((self.folder / "munge.socket").exists)
 
     def _start_database(self) -> None:
         data, user = self.folder / "db", getpass.getuser()
         common = ["--no-defaults", f"--datadir={data}"]
         subprocess.run(
-            ["mariadb-install-db", *common, f"--user={user}", "--auth-root-authentication-method=socket", "--skip-test-db"],
+            ["mariadb-install-db", *common, f"--user={user}", "--auth-root-authentication-method=socket"],
             capture_output=True, check=True, timeout=120,
         )  # fmt: skip
         self._start(
