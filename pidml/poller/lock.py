@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pidml.alicetraint.jobs import jobs_dir
@@ -33,8 +33,9 @@ def only_poller(store: Path) -> Iterator[None]:
                 f"another poller (process {holder}) works on {store}",
                 "stop it first, or set PIDML_STORE to another place",
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # who holds the lock is a courtesy to the reader; a full disk may deny it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

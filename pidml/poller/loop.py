@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from pidml.alicetraint.client import AliceTraINTClient
@@ -68,12 +69,18 @@ def poll(
         ServerError: with ``once`` or ``drain``, the server could not be asked.
     """
     hide(settings.server_address().secret)
-    with only_poller(settings.store), Signals() as signals:
-        poller = Poller(settings, signals, command, reload)
-        try:
-            return poller.run(until_empty=once or drain, at_most=1 if once else None)
-        finally:
-            poller.close()
+    complaints = Complaints(logger)
+    with Signals() as signals:
+        while True:
+            try:
+                with only_poller(settings.store), closing(Poller(settings, signals, command, reload)) as poller:
+                    return poller.run(until_empty=once or drain, at_most=1 if once else None)
+            except DiskFull as error:
+                if once or drain:
+                    raise
+                complaints.say(f"the poller cannot start: {error}")
+                if signals.pause(settings.limits.wait):
+                    return Counts()
 
 
 @dataclass

@@ -128,16 +128,21 @@ def test_a_full_disk_is_waited_out(machine, tmp_path):
         campaign = Campaign(small, tmp_path, {"steps": 3, "seconds": 0.2}, seed=7, tasks=machine.queue(3))
         ballast = disk / "ballast"
 
+        def fill_for_a_while():
+            with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+                while True:
+                    stream.write(b"0" * 4096)
+            campaign.injected["disk full"] += 1
+            campaign.start()  # the first time, into a store that cannot even be made
+            campaign.wait(1.5)
+            ballast.unlink()
+
         def inject():
             campaign.wait(campaign.random.uniform(0.3, 0.8))
-            if campaign.injected["disk full"] < 4:
-                with ballast.open("wb", buffering=0) as stream, suppress(OSError):
-                    while True:
-                        stream.write(b"0" * 4096)
-                campaign.injected["disk full"] += 1
-                campaign.wait(1.0)
-                ballast.unlink()
+            if campaign.injected["disk full"] < 5:
+                fill_for_a_while()
 
+        fill_for_a_while()
         campaign.run(inject, seconds=200)
         campaign.audit()
     finally:
