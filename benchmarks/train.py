@@ -96,7 +96,7 @@ def _plain(network: torch.nn.Module, prepared: PreparedDataset, batch: int, seco
     while True:
         for x, y in loader:
             optimizer.zero_grad()
-            functional.binary_cross_entropy_with_logits(network(x), y).backward()
+            functional.binary_cross_entropy_with_logits(network(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             done += len(x)
             elapsed = time.perf_counter() - started
