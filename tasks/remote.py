@@ -106,13 +106,10 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     @property
     def work(self) -> Path:
         """Folder with job files and state of this workflow's jobs."""
-        site = current_site()
-        name = type(self).__name__
-        if not site.submit_dir:
-            return self.store.work(name, self.digest)
-        folder = Path(site.submit_dir).expanduser() / name / self.digest
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        name, elsewhere = type(self).__name__, current_site().submit_dir
+        if elsewhere:
+            return Path(elsewhere).expanduser() / name / self.digest
+        return self.store.output(name, f"{self.digest}.work")
 
     def job_log(self, branches: list[int]) -> Path:
         """Return the log of the job that makes some branches: beside the log of its first branch."""
@@ -230,7 +227,7 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     @property
     def marker(self) -> Path:
         """A file by which a worker knows that it sees this store."""
-        return self.store.work(type(self).__name__, self.digest) / "visible"
+        return self.store.output(type(self).__name__, f"{self.digest}.work") / "visible"
 
     def prepare_submission(self) -> None:
         """Write what jobs read: the job itself and the mark by which they know the store."""

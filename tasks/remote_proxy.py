@@ -32,13 +32,13 @@ from law.contrib.slurm.workflow import SlurmWorkflowProxy
 from law.workflow.remote import BaseRemoteWorkflowProxy, JobData
 
 from pidml import provenance
-from pidml.atomic import write_text
+from pidml.atomic import explained, write_text
 from pidml.batch.journal import Journal
 from pidml.batch.preflight import check_site
 from pidml.batch.status import Cause
 from pidml.batch.summary import cause_in_log, summary_lines
 from pidml.errors import BatchError, PidmlError
-from tasks.jobstate import note_failure
+from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
 from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
 
@@ -118,6 +118,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):
 
     def _submit_and_wait(self) -> None:
         task = self.task
+        note_progress(task.job_directory, task.title)
         self.job_manager.journal = Journal(task.work / "submitted.jsonl")
         asked = task.resources_asked
         self.site = check_site(task.site_of(self.workflow_type), task.store.root, asked.time, asked.gpus)
@@ -143,6 +144,8 @@ class SafeProxy(BaseRemoteWorkflowProxy):
     def _alone(self) -> Iterator[None]:
         """One submitter per workflow: two would submit everything twice."""
         path = self.task.work / "submitter.lock"
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
