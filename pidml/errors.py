@@ -144,6 +144,12 @@ class GpuUnavailable(TrainingError):
     code = "P603"
 
 
+class Interrupted(TrainingError):
+    """A training was asked to stop; the next run goes on from its last checkpoint."""
+
+    code = "P604"
+
+
 class ExportError(PidmlError):
     """A network could not be exported, or its export does not reproduce it."""
 

@@ -61,7 +61,7 @@ def captured(log: Path) -> Iterator[None]:
 
 
 def _text(descriptor: int) -> TextIO:
-    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
 
 
 def _terminal_pair(terminal: int) -> tuple[int, int]:

@@ -1,9 +1,9 @@
-"""The table of tracks: columns, units, feature order, detectors, and the two rules for what is missing.
+"""The table of tracks: columns, units, features, detectors, and the two rules for what is missing.
 
-This is the one place that knows them. A *missing* value is NaN everywhere inside pidml. On disk it may also be −999 (TOF in
-older files) or 0 (TRD pattern); :func:`normalise_missing` removes these encodings on reading. O2Physics hides TOF and TRD
-below momentum thresholds when it evaluates a network; :func:`apply_momentum_limits` is that rule, applied in training,
-export checks and evaluation alike.
+This is the one place that knows them. A *missing* value is NaN everywhere inside pidml. On disk it may also be −999
+(TOF in older files) or 0 (TRD pattern); :func:`normalise_missing` removes these encodings on reading. O2Physics hides
+TOF and TRD below momentum thresholds when it evaluates a network; :func:`apply_momentum_limits` is that rule, applied
+in training, export checks and evaluation alike.
 """
 
 from __future__ import annotations

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
 
+from pidml.alicetraint.jobs import stop_requested, write_progress
 from pidml.species import TARGET_NAMES
 from tasks.prepare import UsesPrepared
 from tasks.remote import RemoteWorkflow
+
+if TYPE_CHECKING:
+    from pidml.training.record import Epoch
 
 
 class Train(UsesPrepared, RemoteWorkflow):
@@ -65,8 +69,20 @@ class Train(UsesPrepared, RemoteWorkflow):
             where = f"GPU {', '.join(f'{gpu.index} ({gpu.uuid})' for gpu in devices)}" if devices else "the processor"
             print(f"trains on {where}", flush=True)  # noqa: T201 - step log
             work = self.store.work(type(self).__name__, self.digest)
-            summary = train(self.prepared, self.spec, self.branch_data, work, out)
+            summary = train(self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch)
         return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}
+
+    def _after_epoch(self, epoch: Epoch, epochs: int) -> bool:
+        """Log an epoch; ask for a stop where the poller waits for the job to reach a safe point."""
+        print(  # noqa: T201 - step log
+            f"epoch {epoch.epoch + 1} of at most {epochs}: training loss {epoch.train_loss:.5f}, validation loss "
+            f"{epoch.val_loss:.5f}, {epoch.seconds:.1f} s, {epoch.tracks_per_second:,.0f} tracks/s",
+            flush=True,
+        )
+        if self.job_directory is None:
+            return False
+        write_progress(self.job_directory, self.title, epoch.epoch + 1, epochs)
+        return stop_requested(self.job_directory)
 
     def published(self) -> None:
         """The checkpoints have served."""

@@ -58,7 +58,7 @@ def list_outputs(job: str = typer.Argument("", help="Preset, job file or task nu
 def get(
     job: str = typer.Argument(help="Preset, job file or task number."),
     step: str = typer.Argument(help="Step, for example ExportModel."),
-    out: Path = typer.Option(
+    out: Path | None = typer.Option(
         None, "--out", help="Copy the output to this new folder; without it, its path is printed."
     ),
 ) -> None:

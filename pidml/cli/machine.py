@@ -1,4 +1,4 @@
-"""Commands about machines: poll, status, serve."""
+"""Commands about machines: poll, status, doctor, mock, serve."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(poll)
     app.command()(status)
+    app.command()(doctor)
+    app.command()(mock)
     app.command()(serve)
 
 
@@ -61,7 +63,7 @@ def serve(
     data_dir: Path = typer.Option(Path("server"), help="Database and uploaded files."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on; others than loopback need PIDML_SERVER_TOKEN."),
     port: int = typer.Option(8080, help="TCP port; 0 takes a free one."),
-    grid_dir: Path = typer.Option(None, help="Folder served as a GRID below /grid/."),
+    grid_dir: Path | None = typer.Option(None, help="Folder served as a GRID below /grid/."),
 ) -> None:
     """Run the embedded AliceTraINT-compatible server with its pages."""
     from pidml.server.main import serve as run_server
@@ -75,3 +77,34 @@ def serve(
         admin_token=os.environ.get("PIDML_SERVER_TOKEN") or None,
     )
     run_server(settings, typer.echo)
+
+
+def doctor() -> None:
+    """Check what this machine needs: clock, server, key, certificates, tools, disk, GPU, scheduler; claims nothing."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pidml.poller.doctor import doctor as look
+    from pidml.settings import Settings
+
+    colours = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+    checks = look(Settings.load())
+    table = Table("check", "outcome", "found, and what to do", box=SIMPLE_HEAD, pad_edge=False)
+    for check in checks:
+        advice = f"\n→ {check.advice}" if check.advice else ""
+        outcome = f"[{colours[check.outcome]}]{check.outcome}[/]"
+        table.add_row(check.name, outcome, Text(f"{check.found}{advice}"))
+    Console(highlight=False).print(table)
+    raise typer.Exit(1 if any(check.outcome == "failed" for check in checks) else 0)
+
+
+def mock() -> None:
+    """Claim one queued task and answer it with canned files, to test nothing but the connection."""
+    from pidml.poller.logs import configure_logging
+    from pidml.poller.mock import mock as answer
+    from pidml.settings import Settings
+
+    configure_logging()
+    raise typer.Exit(answer(Settings.load()))

@@ -14,6 +14,7 @@ from pidml.species import TARGET_NAMES
 from pidml.store import Store
 
 _COLUMNS = ("purity", "efficiency", "F1", "AUC")
+_METHODS = {"nsigma": "nσ", "optimum": "the optimum"}
 
 
 def print_outputs(store: Store, job: str) -> None:
@@ -57,7 +58,13 @@ def _metrics_table(path: Path) -> Table:
         rows = [row for row in csv.DictReader(stream) if row["selection"] == "all" and not row["pt_low"]]
     by_method = {(row["method"], row["species"]): row for row in rows}
     methods = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "network"))
-    table = Table("species", *_COLUMNS, *(f"F1 {method}" for method in methods), box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "species",
+        *_COLUMNS,
+        *(f"F1 of {_METHODS.get(method, method)}" for method in methods),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in TARGET_NAMES:
         own = by_method["network", name]
         others = (by_method[method, name]["f1"] for method in methods)

@@ -97,7 +97,7 @@ def _run(program: str, request: Request, folder: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**os.environ, "TERM": "dumb"},
+        env={key: value for key, value in os.environ.items() if key != "MACHINE_SECRET_KEY"} | {"TERM": "dumb"},
     ) as process:
         try:
             output, _ = process.communicate(timeout=limit + _GRACE)

@@ -77,7 +77,7 @@ class Producer(Section):
     )
     table: Literal["training", "full"] = setting("training", "training: 21 columns; full: all 63 (o2physics only)")
     chain: Literal["current", "older"] = setting("current", "which chain of O2Physics tasks to run")
-    light_ions: bool = setting(False, "O–O or Ne–Ne variant of the O2Physics chain; the native producer needs no such hint")
+    light_ions: bool = setting(False, "O–O or Ne–Ne variant of the O2Physics chain (native needs no hint)")
     files_per_group: int = setting(10, "AO2D files that one producer run takes", ge=1, le=1000)
     subsample_tracks: int = setting(0, "tracks kept in all, drawn with the job's seed; 0 keeps everything", ge=0)
     subsample_events: int = setting(0, "collisions kept in all, drawn with the job's seed; 0 keeps everything", ge=0)

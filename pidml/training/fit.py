@@ -25,7 +25,7 @@ from pidml.spec import JobSpec
 from pidml.training.batches import Plan, Source
 from pidml.training.module import TrainingModule
 from pidml.training.objective import output_count
-from pidml.training.record import CHECKPOINT, Record, Recorder
+from pidml.training.record import CHECKPOINT, AfterEpoch, Record, Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def fit(
     *,
     resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
+    after_epoch: AfterEpoch | None = None,
 ) -> Fit:
     """Fit a network that identifies ``species``.
 
@@ -67,8 +68,10 @@ def fit(
         work_dir: persistent folder of this fit; a checkpoint there of the same fit is resumed.
         resident_bytes: encoded samples up to this size are held in memory.
         pool_rows: tracks mixed at a time when they are not.
+        after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
 
     Raises:
+        Interrupted: ``after_epoch`` asked for a stop.
         Diverged: the loss became NaN or infinite.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,7 @@ def fit(
     if resumed:
         logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, work_dir / CHECKPOINT)
     if not record.finished:
-        _run(trainer, network, record, prepared, job, species, work_dir, resident_bytes, pool_rows)
+        _run(trainer, network, record, prepared, job, species, work_dir, resident_bytes, pool_rows, after_epoch)
     network.load_state_dict(record.best_state)
     return Fit(network.cpu().eval(), record, _device_name(trainer), resumed)
 
@@ -152,7 +155,7 @@ def _trainer(job: JobSpec, work_dir: Path) -> pl.Trainer:
 
 def _run(
     trainer: pl.Trainer, network: Network, record: Record, prepared: PreparedDataset, job: JobSpec,
-    species: Sequence[str], work_dir: Path, resident_bytes: int, pool_rows: int,
+    species: Sequence[str], work_dir: Path, resident_bytes: int, pool_rows: int, after_epoch: AfterEpoch | None,
 ) -> None:  # fmt: skip
     source = Source(prepared, species, network.encode, resident_bytes, pool_rows, trainer.strategy.root_device)
     plan = Plan(
@@ -162,7 +165,7 @@ def _run(
     batches = source.batches("train", plan)
     module = TrainingModule(network, job.training, len(batches))
     tracks_per_epoch = min(batches.rows, len(batches) * plan.batch_size * plan.world)
-    trainer.callbacks.append(Recorder(record, work_dir, job.seed, tracks_per_epoch))  # type: ignore[attr-defined]
+    trainer.callbacks.append(Recorder(record, work_dir, job.seed, tracks_per_epoch, after_epoch))  # type: ignore[attr-defined]
     with _quiet():
         trainer.fit(
             module,

@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 
 from pidml.atomic import atomic_file, write_text
-from pidml.errors import Diverged
+from pidml.errors import Diverged, Interrupted
 from pidml.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ class Record:
         return cls(**(state | {"rows": [Epoch(*row) for row in state["rows"]]}))
 
 
+#: Called with an epoch and the largest number of epochs; returns whether to stop (and resume in a later run).
+AfterEpoch = Callable[[Epoch, int], bool]
+
+
 class Recorder(pl.Callback):
     """Keeps the record: measures, stops early, refuses to go on with NaN, and writes the checkpoint of every epoch.
 
@@ -103,10 +108,14 @@ class Recorder(pl.Callback):
         work_dir: where the checkpoint and the history are written.
         seed: random choices inside the network (dropout) in an epoch depend on this and on the epoch's number alone.
         tracks_per_epoch: for the figures of speed.
+        after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
     """
 
-    def __init__(self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int) -> None:
+    def __init__(
+        self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int, after_epoch: AfterEpoch | None = None
+    ) -> None:
         self.record, self.work_dir, self.seed, self.tracks_per_epoch = record, work_dir, seed, tracks_per_epoch
+        self.after_epoch = after_epoch
         self._started = self._seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,6 +174,9 @@ class Recorder(pl.Callback):
         if self.record.finished:
             trainer.should_stop = True
         self._save(trainer, row)
+        asked = self.after_epoch(row, spec.max_epochs) if self.after_epoch and trainer.is_global_zero else False
+        if asked and not self.record.finished:
+            raise Interrupted(f"stopped after epoch {row.epoch + 1}, as asked", "the next run goes on from there")
 
     def _save(self, trainer: pl.Trainer, row: Epoch) -> None:
         if trainer.world_size > 1:  # every process takes part in collecting a checkpoint; the first one writes

@@ -20,6 +20,7 @@ from pidml.training.classifier import save_model
 from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit, fit
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.objective import Objective, certainty
+from pidml.training.record import AfterEpoch
 from pidml.training.thresholds import best_f1_threshold
 
 #: Validation tracks that thresholds are chosen on at most: the first ones (the sample's order is random).
@@ -70,6 +71,7 @@ def train(
     *,
     resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
+    after_epoch: AfterEpoch | None = None,
 ) -> TrainingSummary:
     """Train one network that identifies ``species`` and write it.
 
@@ -82,16 +84,21 @@ def train(
         out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``history.csv`` and ``training.json``.
         resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
         pool_rows: tracks mixed at a time when streaming.
+        after_epoch: called with every :class:`~pidml.training.record.Epoch` once its checkpoint is written, and with
+            the largest number of epochs; returns whether to stop there.
 
     Raises:
         TrainingError: the data has no labels.
         NoTracks: a sample is empty.
         SpeciesAbsent: a species has no example, or nothing else has one.
+        Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
     """
     started = time.perf_counter()
     check_labels(prepared, species)
-    result = fit(prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows)
+    result = fit(
+        prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch
+    )
     with explained(out_dir):
         calibration, thresholds, f1 = _calibrated(prepared, result.network, job.training.objective, species)
         save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)

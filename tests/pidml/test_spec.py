@@ -135,7 +135,8 @@ def test_an_unknown_job_lists_the_presets(name: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "/alice/sim/2024/../../../etc/passwd", "gopher://x/y",
-     "/alice/sim/2024/LHC24/1/%2e%2e/AO2D.root", "a\x00b", "relative.root", "\\\\host\\share", "/alice/sim/x y/AO2D.root",
+     "/alice/sim/2024/LHC24/1/%2e%2e/AO2D.root", "a\x00b", "relative.root", "\\\\host\\share",
+     "/alice/sim/x y/AO2D.root",
      "/alice/sim/2024/LHC24b1b/0/1/AOD/001/$(id).root"],
 )  # fmt: skip
 def test_paths_from_a_server_are_hostile_until_checked(path: str) -> None:

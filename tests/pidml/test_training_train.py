@@ -15,7 +15,7 @@ from support import small_training
 from support.prepared_data import write_prepared
 from support.small_training import small_job
 
-from pidml.errors import Diverged, SpeciesAbsent, TrainingError
+from pidml.errors import Diverged, Interrupted, SpeciesAbsent, TrainingError
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 from pidml.training.record import CHECKPOINT
@@ -209,3 +209,24 @@ def test_a_checkpoint_of_other_settings_or_a_broken_one_is_not_resumed(prepared,
     summary, _ = trained(prepared, tmp_path, small_job(max_epochs=2))
     assert summary.resumed_epochs == 0
     assert "starts afresh" in caplog.text
+
+
+def test_a_stop_between_epochs_is_resumed_to_the_same_network(prepared, tmp_path):
+    job = small_job(max_epochs=3)
+    told = []
+
+    def stop_after_first(epoch, epochs):
+        told.append((epoch.epoch, epochs))
+        return len(told) == 1
+
+    for out in ("stopped", "resumed", "reference"):
+        (tmp_path / out).mkdir()
+    with pytest.raises(Interrupted, match="after epoch 1"):
+        train(prepared, job, TARGET_NAMES, tmp_path / "work", tmp_path / "stopped", after_epoch=stop_after_first)
+    assert list((tmp_path / "stopped").iterdir()) == []
+    train(prepared, job, TARGET_NAMES, tmp_path / "work", tmp_path / "resumed", after_epoch=stop_after_first)
+    assert told == [(0, 3), (1, 3), (2, 3)]
+    train(prepared, job, TARGET_NAMES, tmp_path / "work2", tmp_path / "reference")
+    resumed, reference = (load_classifier(tmp_path / name) for name in ("resumed", "reference"))
+    tracks = prepared.split("test").features[:500]
+    assert np.array_equal(resumed.predict(tracks), reference.predict(tracks))
