@@ -23,13 +23,14 @@ ENDED = {"COMPLETED", "FAILED", "OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_F
 
 def next_id(spool: Path = SPOOL) -> int:
     """Return a new job number; law submits from several threads, hence the lock."""
-    with (spool / "counter").open("a+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.seek(0)
-        number = int(stream.read() or 0) + 1
-        stream.truncate(0)
-        stream.write(str(number))
+    descriptor = os.open(spool / "counter", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        number = int(os.read(descriptor, 8) or 0) + 1
+        os.pwrite(descriptor, f"{number:08d}".encode(), 0)  # in one go: a command may be killed at any moment
         return number
+    finally:
+        os.close(descriptor)
 
 
 def save(job: dict[str, Any], spool: Path = SPOOL) -> None:
