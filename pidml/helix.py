@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 #: Curvature in 1/cm of a track of charge 1 and pT = 1 GeV/c in 1 T; the sign is O2's (``constants::math::B2C``).
 CURVATURE_PER_TESLA = -0.299792458e-2
+_STRAIGHT = 1e-15
 
 
 class TrackParameters(NamedTuple):
@@ -55,8 +56,12 @@ def wrap_angle(angle: Array) -> Array:
 
 
 def curvature(signed1pt: Array, bz: float) -> Array:
-    """Return the signed curvature in 1/cm for charge/pT in c/GeV and the field along z in tesla."""
-    return np.asarray(CURVATURE_PER_TESLA * bz * signed1pt)
+    """Return the signed curvature in 1/cm for charge/pT in c/GeV and the field along z in tesla.
+
+    A radius above 10¹⁵ cm is a straight line: such sagittas are lost in rounding, and the inverse may overflow.
+    """
+    kappa = np.asarray(CURVATURE_PER_TESLA * bz * signed1pt)
+    return np.where(np.abs(kappa) < _STRAIGHT, 0.0, kappa)
 
 
 def momentum(params: TrackParameters) -> tuple[Array, Array, Array]:

@@ -20,6 +20,7 @@ from pidml.plots import comparison, performance
 from pidml.report import write_report
 from pidml.spec import JobSpec, parse_job
 from pidml.training import TrainingSummary, train
+from pidml.training.calibration import Calibration
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x.png>"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -69,7 +70,19 @@ def scores(features):
 def write_training(folder, names=species.TARGET_NAMES):
     folder.mkdir()
     summary = TrainingSummary(
-        tuple(names), 39_713, 3, 1, 1, 0.123, 12_345.0, 75.2, 90.0, HOSTILE, dict.fromkeys(names, 0.5), {}
+        tuple(names),
+        39_713,
+        3,
+        1,
+        1,
+        0.123,
+        12_345.0,
+        75.2,
+        90.0,
+        HOSTILE,
+        Calibration((1.0,), (0.0,), 0.2, 0.2),
+        dict.fromkeys(names, 0.5),
+        {},
     )
     (folder / "training.json").write_text(json.dumps(dataclasses.asdict(summary)))
     (folder / "thresholds.json").write_text(json.dumps(summary.thresholds))
