@@ -115,7 +115,8 @@ def xrootd():
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    program = os.environ.get("PIDML_TEST_MOTO_SERVER") or shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    program = os.environ.get("PIDML_TEST_MOTO_SERVER") or shutil.which("moto_server", path=beside)
     if not program:
         pytest.skip("needs moto_server (pip install 'moto[server]'), on the PATH or in PIDML_TEST_MOTO_SERVER")
     process = subprocess.Popen(
