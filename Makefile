@@ -29,7 +29,7 @@ index: $(VENV)/.installed-dev  ## renew configs/law-index after a task or parame
 	$(VENV)/bin/law index --quiet
 
 soak: $(VENV)/.installed-dev  ## long fault injection
-	$(PYTEST) -m soak
+	$(PYTEST) -m soak -s
 
 bench: $(VENV)/.installed-dev  ## every figure in the README, one JSON line each
 	for script in benchmarks/[!_c]*.py; do $(VENV)/bin/python $$script || exit 1; done

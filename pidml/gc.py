@@ -65,9 +65,18 @@ def find_garbage(store: Store, drop: Collection[str] = (), min_age: float = MIN_
     }
     found = [Garbage(store.index_file(job), 0, "dropped job") for job in sorted(dropped)]
     newest = time.time() - min_age
+    found += _partials(store.root, newest)
     for step in sorted({step for job in store.jobs() for step in store.read_index(job)}):
         found += _of_step(store.root / step, {digest for name, digest in kept if name == step}, newest)
     return found
+
+
+def _partials(root: Path, newest: float) -> Iterator[Garbage]:
+    """Downloads that nobody went on with."""
+    for path in sorted(root.glob("*/.partial/*")):
+        touched = max((file.lstat().st_mtime for file in (path, *path.rglob("*"))), default=0.0)
+        if re.fullmatch(rf"[0-9a-f]{{{DIGEST_LENGTH}}}", path.name) and touched <= newest:
+            yield Garbage(path, _size(path), "a download that was given up")
 
 
 def _of_step(step: Path, kept: set[str], newest: float) -> Iterator[Garbage]:

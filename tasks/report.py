@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.benchmark import Benchmark
+from tasks.download import inputs_obtained
 from tasks.explore import ExploreData
 from tasks.export import ExportModel
+from tasks.framework import JobTask
 from tasks.prepare import PrepareDataset
 from tasks.train import Train, UsesNetworks
 
@@ -34,4 +36,10 @@ class Report(UsesNetworks):
             "ExportModel": ExportModel.req(self).directory,
         }
         trained = dict(zip((f"Train[{b}]" for b in Train.req(self).branch_map), self.network_directories, strict=True))
-        write_report(out / "report.html", self.spec, {**steps, **trained})
+        write_report(out / "report.html", self.spec, {**steps, **trained}, extra=_shortage(self))
+
+
+def _shortage(task: JobTask) -> dict[str, str]:
+    """Return what the report's header says of files that the job did without; nothing if it had all."""
+    inputs = inputs_obtained(task)
+    return {"incomplete input": inputs.sentence()} if inputs.missing else {}

@@ -53,9 +53,10 @@ def status() -> None:
     if not found.jobs:
         console.print("no job was claimed into this store yet")
         return
-    table = Table("task", "state", "step", "age", "detail", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("task", "state", "step", "progress", "age", "detail", box=SIMPLE_HEAD, pad_edge=False)
     for job in found.jobs:
-        table.add_row(str(job.task_id), job.state, job.step, job.age, job.detail)
+        progress = "" if job.progress is None else f"{job.progress:.0%}"
+        table.add_row(str(job.task_id), job.state, job.step, progress, job.age, job.detail)
     console.print(table)
 
 

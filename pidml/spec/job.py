@@ -61,10 +61,11 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     text = text[0].lower() + text[1:]
     if isinstance(given, (dict, list, tuple)) or kind == "missing":
         return f"{path}: {text}" if path else text
-    return f"{path} = {_shortened(given)}: {text}"
+    return f"{path} = {shortened(given)}: {text}"
 
 
-def _shortened(value: Any, length: int = 80) -> str:
+def shortened(value: Any, length: int = 80) -> str:
+    """Return a value as text that fits an error message, however long it is."""
     text = repr(value)
     return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
 

@@ -1,6 +1,7 @@
 """Translation of the nested configuration that newer training code takes (data, model, training, validation …).
 
-Every key is accounted for: translated, known to have no bearing on what comes out (device, workers), or refused.
+Every key is accounted for: translated, known to have no bearing on what comes out (device, workers), or refused. Values
+come from a server: each is checked for its type before it is looked at, and shortened before it is shown.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidml.errors import SpecError
+from pidml.spec.job import shortened
 
-_SECTIONS = frozenset({"data", "model", "training", "validation", "sweep"})
-_TOP = _SECTIONS | {
-    "sim_dataset_paths", "exp_dataset_paths", "project_dir", "results_dir", "mixed_precision", "seed", "config_path",
-}  # fmt: skip
-#: Keys that say where or how loudly the other program runs.
-_NO_BEARING = {
-    "data": {"is_run_3", "outlier_filtering_methods"},
-    "training": {"device", "steps_to_log", "num_workers", "optimizers", "lr_schedulers"},
-}
+_SECTIONS = ("data", "model", "training", "validation", "sweep")
+_TOP = (*_SECTIONS, "sim_dataset_paths", "exp_dataset_paths", "project_dir", "results_dir", "mixed_precision", "seed",
+        "config_path")  # fmt: skip
+#: Keys of sections that say where, how loudly or for whom the other program runs.
+_VALIDATION = ("batch_size", "num_workers", "validate_every")
+_SWEEP = ("config", "name", "project_name")
 _TRAINING = {
     "start_lr": "learning_rate",
     "batch_size": "batch_size",
@@ -28,6 +27,7 @@ _TRAINING = {
     "optimizer": "optimizer",
     "undersample_missing_detectors": "undersample",
 }
+_PERCEPTRON = {"hidden_layers": "hidden", "dropout": "dropout"}
 _ATTENTION = {
     "embed_hidden_layers": "embed_hidden",
     "embed_dim": "d_model",
@@ -38,6 +38,17 @@ _ATTENTION = {
     "num_blocks": "num_blocks",
     "dropout": "dropout",
 }
+#: Architecture → its keys and ours; architectures that are not here are refused when chosen.
+_ARCHITECTURES = {"attention": _ATTENTION, "mlp": _PERCEPTRON, "ensemble": _PERCEPTRON}
+_MODEL = (
+    "architecture",
+    "attention",
+    "mlp",
+    "ensemble",
+    "attention_dann",
+    "attention_cdan",
+    "pretrained_model_dirpath",
+)
 _SCHEDULES = {
     "exponential": "exponential",
     "cosine_restarts": "cosine",
@@ -55,9 +66,11 @@ def sections_of_nested(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return the job specification's sections for a nested configuration.
 
     Raises:
-        SpecError: a key is unknown, or asks for something that cannot be done here.
+        SpecError: a key is unknown, of the wrong type, or asks for something that cannot be done here.
     """
     _known("Configuration", configuration, _TOP)
+    _known("Configuration.validation", _section(configuration, "validation"), _VALIDATION)
+    _known("Configuration.sweep", _section(configuration, "sweep"), _SWEEP)
     sections: dict[str, Any] = {
         "preparation": _preparation(_section(configuration, "data")),
         "model": _model(_section(configuration, "model")),
@@ -66,31 +79,49 @@ def sections_of_nested(configuration: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("sim_dataset_paths", "exp_dataset_paths"):
         if configuration.get(key):
             raise SpecError(f"Configuration.{key}: a task names its files in AODFiles", "leave it empty")
-    if configuration.get("mixed_precision"):
+    if _switch("Configuration", configuration, "mixed_precision"):
         sections["training"]["precision"] = "16-mixed"
     if "seed" in configuration:
         sections["seed"] = configuration["seed"]
     return sections
 
 
-def _section(configuration: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = configuration.get(name, {})
+def _section(holder: Mapping[str, Any], name: str, where: str = "Configuration") -> Mapping[str, Any]:
+    section = holder.get(name, {})
     if not isinstance(section, dict):
-        raise SpecError(f"Configuration.{name}: a mapping is needed, found {type(section).__name__}")
+        raise SpecError(f"{where}.{name}: a mapping is needed, found {type(section).__name__}")
     return section
 
 
-def _known(where: str, section: Mapping[str, Any], allowed: set[str] | frozenset[str]) -> None:
+def _known(where: str, section: Mapping[str, Any], allowed: Mapping[str, Any] | tuple[str, ...]) -> None:
     if unknown := sorted(key for key in section if key not in allowed):
         shown = ", ".join(repr(key[:40]) for key in unknown[:10])
         raise SpecError(f"{where}: unknown key {shown}", f"known keys: {', '.join(sorted(allowed))}")
 
 
+def _switch(where: str, section: Mapping[str, Any], key: str) -> bool:
+    value = section.get(key, False)
+    if not isinstance(value, bool):
+        raise SpecError(f"{where}.{key} = {shortened(value)}: allowed is true or false")
+    return value
+
+
+def _choice(where: str, section: Mapping[str, Any], key: str, default: str, allowed: Mapping[str, Any]) -> str:
+    value = section.get(key, default)
+    if not isinstance(value, str) or value not in allowed:
+        raise SpecError(f"{where}.{key} = {shortened(value)}: not available", f"available: {', '.join(allowed)}")
+    return value
+
+
 def _preparation(data: Mapping[str, Any]) -> dict[str, Any]:
-    _known("Configuration.data", data, _NO_BEARING["data"] | {"outlier_filtering_method", "train_size", "test_size"})
+    where = "Configuration.data"
+    _known(
+        where, data, ("is_run_3", "outlier_filtering_methods", "outlier_filtering_method", "train_size", "test_size")
+    )
+    _switch(where, data, "is_run_3")  # tables are recognised by what they hold
     if data.get("outlier_filtering_method") is not None:
         raise SpecError(
-            f"Configuration.data.outlier_filtering_method = {data['outlier_filtering_method']!r}: not available",
+            f"{where}.outlier_filtering_method = {shortened(data['outlier_filtering_method'])}: not available",
             "use null, and cuts in a job file",
         )
     if "train_size" not in data and "test_size" not in data:
@@ -98,52 +129,52 @@ def _preparation(data: Mapping[str, Any]) -> dict[str, Any]:
     train, test = data.get("train_size", 0.64), data.get("test_size", 0.2)
     for key, value in (("train_size", train), ("test_size", test)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-            raise SpecError(f"Configuration.data.{key} = {value!r}: a fraction between 0 and 1 is needed")
+            raise SpecError(f"{where}.{key} = {shortened(value)}: a fraction between 0 and 1 is needed")
     return {"validation_fraction": round(1 - train - test, 12), "test_fraction": test}
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    architecture = model.get("architecture", "attention")
-    if architecture != "attention":
-        raise SpecError(f"Configuration.model.architecture = {architecture!r}: not available", "available: attention")
-    _known("Configuration.model", model, {
-        "architecture", "mlp", "ensemble", "attention", "attention_dann", "attention_cdan", "pretrained_model_dirpath",
-    })  # fmt: skip
+    where = "Configuration.model"
+    _known(where, model, _MODEL)
+    architecture = _choice(where, model, "architecture", "attention", _ARCHITECTURES)
     if model.get("pretrained_model_dirpath") is not None:
-        raise SpecError("Configuration.model.pretrained_model_dirpath: a task cannot name a model here", "use null")
-    attention = _section(model, "attention")
-    _known("Configuration.model.attention", attention, _ATTENTION.keys() | {"activation"})
-    if attention.get("activation", "ReLU") != "ReLU":
+        raise SpecError(f"{where}.pretrained_model_dirpath: a task cannot name a model here", "use null")
+    keys = _ARCHITECTURES[architecture]
+    chosen, place = _section(model, architecture, where), f"{where}.{architecture}"
+    _known(place, chosen, (*keys, "activation", *_own_keys(architecture)))
+    _choice(place, chosen, "activation", "ReLU", {"ReLU": None})
+    result = {"architecture": architecture} | {ours: chosen[key] for key, ours in keys.items() if key in chosen}
+    if chosen.get("group_ids"):
         raise SpecError(
-            f"Configuration.model.attention.activation = {attention['activation']!r}: only ReLU is available"
+            f"{place}.group_ids = {shortened(chosen['group_ids'])}: every missing pattern has its network", "use []"
         )
-    return {"architecture": "attention"} | {
-        ours: attention[key] for key, ours in _ATTENTION.items() if key in attention
-    }
+    if "missing_data_strategy" in chosen:
+        result["imputation"] = chosen["missing_data_strategy"]
+    return result
+
+
+def _own_keys(architecture: str) -> tuple[str, ...]:
+    return {"mlp": ("missing_data_strategy",), "ensemble": ("group_ids",)}.get(architecture, ())
 
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:
-    _known(
-        "Configuration.training",
-        training,
-        _NO_BEARING["training"]
-        | _TRAINING.keys()
-        | {"lr_scheduler", "loss", "weight_particles_species", "undersample_pions"},
-    )
-    if training.get("loss", "cross entropy") != "cross entropy":
-        raise SpecError(f"Configuration.training.loss = {training['loss']!r}: only 'cross entropy' is available")
+    where = "Configuration.training"
+    own = ("lr_scheduler", "loss", "weight_particles_species", "undersample_pions", "optimizers", "lr_schedulers")
+    _known(where, training, (*_TRAINING, *own, "device", "steps_to_log", "num_workers"))
+    _choice(where, training, "loss", "cross entropy", {"cross entropy": None})
     for key in ("weight_particles_species", "undersample_pions"):
-        if training.get(key):
-            raise SpecError(f"Configuration.training.{key}: not available", "use false")
+        if _switch(where, training, key):
+            raise SpecError(f"{where}.{key}: not available", "use false")
     result = {ours: training[key] for key, ours in _TRAINING.items() if key in training}
-    scheduler = training.get("lr_scheduler", "exponential")
-    if scheduler not in _SCHEDULES:
-        raise SpecError(f"Configuration.training.lr_scheduler = {scheduler!r}: allowed: {', '.join(_SCHEDULES)}")
-    result["schedule"] = _SCHEDULES[scheduler]
-    own = _section(_section(training, "lr_schedulers"), "exponential")
-    if scheduler == "exponential" and "gamma" in own:
-        result["gamma"] = own["gamma"]
-    weights = _section(_section(training, "optimizers"), result.get("optimizer", "adamw"))
+    schedule = _choice(where, training, "lr_scheduler", "exponential", _SCHEDULES)
+    result["schedule"] = _SCHEDULES[schedule]
+    own_settings = _section(_section(training, "lr_schedulers", where), schedule, f"{where}.lr_schedulers")
+    _known(f"{where}.lr_schedulers.{schedule}", own_settings, ("gamma",) if schedule == "exponential" else ())
+    if "gamma" in own_settings:
+        result["gamma"] = own_settings["gamma"]
+    optimizer = _choice(where, training, "optimizer", "adamw", {"adamw": None, "sgd": None})
+    weights = _section(_section(training, "optimizers", where), optimizer, f"{where}.optimizers")
+    _known(f"{where}.optimizers.{optimizer}", weights, ("weight_decay",))
     if "weight_decay" in weights:
         result["weight_decay"] = weights["weight_decay"]
     return result

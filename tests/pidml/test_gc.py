@@ -75,3 +75,13 @@ def test_things_that_are_no_outputs_stay(store: Store) -> None:
     for path in ("thesis/chapter1", "Train/notes", "DownloadAOD/.partial"):
         (store.root / path).mkdir(parents=True)
     assert names(store, min_age=-1) == before
+
+
+def test_a_download_given_up_can_go_and_a_fresh_one_stays(store: Store) -> None:
+    part = store.root / "DownloadAOD" / ".partial" / ("d" * 12)
+    part.mkdir(parents=True)
+    (part / ".AO2D.tmp-partial.root").write_bytes(b"x" * 5)
+    before = names(store)
+    for path in (part, *part.iterdir()):
+        os.utime(path, (0, 0))
+    assert names(store) == before | {f"DownloadAOD/.partial/{'d' * 12}"}

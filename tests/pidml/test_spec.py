@@ -205,13 +205,38 @@ def test_the_nested_configuration_is_understood() -> None:
     ("section", "key", "value"),
     [("data", "outlier_filtering_method", "iqr"), ("data", "trian_size", 0.5), ("data", "train_size", "0.5"),
      ("model", "architecture", "quantum"), ("training", "loss", "hinge"), ("training", "learning_rate", 1.0),
-     ("training", "lr_scheduler", "none"), ("model", "pretrained_model_dirpath", "/tmp/x")],
+     ("training", "lr_scheduler", "none"), ("model", "pretrained_model_dirpath", "/tmp/x"),
+     ("training", "undersample_pions", "no"), ("training", "weight_particles_species", 1),
+     ("training", "optimizer", ["adamw"]), ("training", "lr_scheduler", ["exponential"]),
+     ("model", "architecture", "x" * 10_000_000), ("validation", "nonsense", 1), ("data", "is_run_3", "no")],
 )  # fmt: skip
 def test_nothing_in_a_nested_configuration_is_ignored_silently(section: str, key: str, value: Any) -> None:
     nested = copy.deepcopy(NESTED)
     nested[section][key] = value  # type: ignore[index]
-    with pytest.raises(SpecError, match=key):
+    with pytest.raises(SpecError, match=key) as caught:
         job_of_task(task(nested))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mixed_precision": "no"}, {"sweep": {"x": 1}}, {"model": {"mlp": [], "architecture": "mlp"}},
+     {"model": {"architecture": "ensemble", "ensemble": {"group_ids": [1]}}},
+     {"training": {"lr_scheduler": "polynomial", "lr_schedulers": {"polynomial": {"power": 2.0}}}},
+     {"training": {"optimizers": {"adamw": {"betas": [0.9, 0.99]}}}}],
+)  # fmt: skip
+def test_settings_that_cannot_be_honoured_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        job_of_task(task({**NESTED, **change}))
+
+
+def test_other_architectures_of_the_nested_configuration_are_understood() -> None:
+    mlp = {
+        "architecture": "mlp",
+        "mlp": {"hidden_layers": [64, 32], "missing_data_strategy": "regression", "dropout": 0.2},
+    }
+    job = job_of_task(task({**NESTED, "model": mlp}))
+    assert (job.model.architecture, job.model.hidden, job.model.imputation) == ("mlp", (64, 32), "regression")
 
 
 json_values = st.recursive(
