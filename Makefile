@@ -20,7 +20,7 @@ run: $(VENV)/.installed-server  ## the sandbox: server, GRID, queued task, polle
 test: $(VENV)/.installed-dev  ## the test suite
 	$(PYTEST) -m "not soak" --numprocesses=2 --dist=loadfile
 
-lint: $(VENV)/.installed-dev  ## style, types, and that the index of tasks is up to date
+lint: $(VENV)/.installed-dev  ## style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -45,11 +45,20 @@ def explained(path: Path) -> Iterator[None]:
                 f"no space left while writing {path}",
                 "free some space (`pidml gc` shows what no kept job needs) or set PIDML_STORE elsewhere, then rerun",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if error.errno in refused and _concerns(error, path):
             raise StoreError(
                 f"cannot write {path}: {error.strerror}", "check who owns the store and its mount"
             ) from error
         raise
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Tell whether an error is about ``path`` or its surroundings, not about something read meanwhile."""
+    if error.filename is None:
+        return True
+    about = Path(os.fsdecode(error.filename)).absolute()
+    return about.is_relative_to(path.absolute().parent) or path.absolute().is_relative_to(about)
 
 
 def fsync_path(path: Path) -> None:

@@ -120,6 +120,12 @@ class ProducerError(PidmlError):
     code = "P500"
 
 
+class StepKilled(PidmlError):
+    """The process of a step was killed; most often memory ran out."""
+
+    code = "P210"
+
+
 class TrainingError(PidmlError):
     """A training cannot start or go on."""
 

@@ -40,6 +40,8 @@ def packages() -> dict[str, str]:
 @lru_cache
 def git_commit() -> str | None:
     """Return the commit of the checkout that runs, with ``-dirty`` if files differ; None outside a checkout."""
+    if not (resources.ROOT / ".git").exists():
+        return None
     try:
         answer = subprocess.run(
             ["git", "-C", str(resources.ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -7,9 +7,9 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pidml.atomic import write_json
+from pidml.atomic import exclusive, write_json
 from pidml.errors import ChecksumMismatch, InputMissing
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
@@ -54,17 +54,19 @@ class DownloadAOD(Step, RemoteWorkflow):
 
         options = FetchOptions.from_env(os.environ, from_server=self.job_id != NO_JOB)
         partial = self.store.root / type(self).__name__ / ".partial" / digest(_identity(self.branch_data)) / FILE_NAME
-        try:
-            receipt = fetch(self.branch_data, partial, options)
-        except (InputMissing, ChecksumMismatch) as error:
-            # An outage is not recorded as a missing file: it passes, and the job is tried again.
-            if not self.lenient:
-                raise
-            print(f"{self.title}: going on without {self.branch_data.path}: {error}")  # noqa: T201 - step log
-            write_json(out / MISSING_NAME, {"path": self.branch_data.path, "code": error.code, "reason": error.what})
-            return {"obtained": False}
-        partial.rename(out / FILE_NAME)
-        shutil.rmtree(partial.parent, ignore_errors=True)
+        with exclusive(partial.parent):  # a job that may do without the file and one that may not share the download
+            try:
+                receipt = fetch(self.branch_data, partial, options)
+            except (InputMissing, ChecksumMismatch) as error:
+                # An outage is not recorded as a missing file: it passes, and the job is tried again.
+                if not self.lenient:
+                    raise
+                path = self.branch_data.path
+                print(f"{self.title}: going on without {path}: {error}")  # noqa: T201 - step log
+                write_json(out / MISSING_NAME, {"path": path, "code": error.code, "reason": error.what})
+                return {"obtained": False}
+            partial.rename(out / FILE_NAME)
+            shutil.rmtree(partial.parent, ignore_errors=True)
         return {"obtained": True, "receipt": receipt.as_json()}
 
 
@@ -91,8 +93,9 @@ def _identity(file: InputFile) -> dict[str, Any]:
     local = urlsplit(file.path).scheme in ("", "file") and not file.path.startswith("/alice/")
     if not local:
         return {"path": file.path}
+    place = unquote(urlsplit(file.path).path) if file.path.startswith("file:") else file.path
     try:
-        status = Path(urlsplit(file.path).path).stat()
+        status = Path(place).stat()
     except OSError:
         return {"path": file.path}
     return {"path": file.path, "size": status.st_size, "changed": status.st_mtime_ns}

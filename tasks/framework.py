@@ -15,14 +15,14 @@ import luigi
 
 from pidml import provenance, steplog
 from pidml.atomic import atomic_directory, exclusive
-from pidml.errors import PidmlError, SpecError
+from pidml.errors import PidmlError, SpecError, StepKilled
 from pidml.identity import digest
 from pidml.spec import JobSpec, load_job
 from pidml.spec.claimed import load_claimed_job
 from pidml.store import Store, index_key
 from tasks.index import renew_index
 from tasks.jobstate import note_failure, note_progress
-from tasks.messages import shown_once
+from tasks.messages import shown_once, was_shown
 from tasks.targets import OutputDirectory
 
 #: Value of ``job_id`` for a job of one's own.
@@ -55,9 +55,9 @@ class JobTask(law.Task):
         params.pop("job" if self.job == "" else "job_id", None)
         return params
 
-    @property
+    @cached_property
     def spec(self) -> JobSpec:
-        """The job's specification."""
+        """The job's specification, read once: what is made is what the address says, whatever happens to the file."""
         return _spec(self.job, self.job_id, _changed(self.job))
 
     @property
@@ -128,12 +128,20 @@ class Step(JobTask):
 
     def run(self) -> None:
         """Run :meth:`make` with its log captured, and publish what it made with its provenance."""
+        try:
+            self._run()
+        except BaseException as error:
+            if not was_shown(error):  # it happened before the step's log was open
+                note_failure(self.job_directory, self.title, error)
+            raise
+
+    def _run(self) -> None:
         if getattr(self, "branch", 0) == 0:  # the first branch does it for all
             renew_index(self)
         with exclusive(self.directory):
             if self.output().exists():
                 return  # another process made it while this one waited
-            note_progress(self.job_directory, self.title)
+            note_progress(self.job_directory, type(self).__name__)
             with steplog.captured(self.log_file):
                 self._run_logged()
             self.published()
@@ -182,6 +190,14 @@ class Step(JobTask):
             traceback.print_exc()
         note_failure(self.job_directory, self.title, error, self.log_file)
         shown_once(error)
+
+
+@JobTask.event_handler(luigi.Event.PROCESS_FAILURE)
+def _process_killed(task: JobTask, message: str) -> None:
+    """Leave the reason for the poller where a step's process could not do so itself."""
+    title = getattr(task, "title", type(task).__name__)
+    error = StepKilled(f"{title}: {message}", "see the memory of the machine; the job is tried again")
+    note_failure(task.job_directory, title, error)
 
 
 def _changed(job: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pidml import provenance
@@ -11,9 +12,10 @@ from pidml.errors import PidmlError
 
 
 def note_progress(job_directory: Path | None, step: str) -> None:
-    """Record which step runs; a job of one's own keeps no such record."""
+    """Record which step runs: a sign of life, without which the step goes on. A job of one's own keeps no record."""
     if job_directory is not None:
-        write_progress(job_directory, step, 0.0)
+        with contextlib.suppress(OSError):
+            write_progress(job_directory, step, 0.0)
 
 
 def note_failure(job_directory: Path | None, step: str, error: BaseException, log: Path | None = None) -> None:

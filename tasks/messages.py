@@ -12,9 +12,14 @@ def shown_once(error: BaseException) -> None:
     setattr(error, _MARK, True)
 
 
+def was_shown(error: BaseException) -> bool:
+    """Tell whether :func:`shown_once` was told of the error."""
+    return bool(getattr(error, _MARK, False))
+
+
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if getattr(error, _MARK, False):
+    if error is not None and was_shown(error):
         record.exc_info = record.exc_text = None
     return True
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import law
 
+from pidml.atomic import temporary_sibling
 from pidml.provenance import FILE_NAME
 
 
@@ -15,6 +17,16 @@ class OutputDirectory(law.LocalDirectoryTarget):
     def exists(self, **kwargs: object) -> bool:  # noqa: ARG002 - law's signature
         """Tell whether the output is there, complete."""
         return Path(self.path, FILE_NAME).is_file()
+
+    def remove(self, silent: bool = True, **kwargs: object) -> bool:  # noqa: ARG002 - law's signature
+        """Remove the output; it goes by renaming first, so that it never exists incomplete."""
+        path = Path(self.path)
+        if not path.is_dir():
+            return False
+        hidden = temporary_sibling(path)
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+        return True
 
     def _repr_pairs(self, color: bool = True) -> list[tuple[str, str]]:  # noqa: ARG002 - law's signature
         return [("path", self.path)]

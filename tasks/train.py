@@ -81,7 +81,7 @@ class Train(UsesPrepared, RemoteWorkflow):
         )
         if self.job_directory is None:
             return False
-        write_progress(self.job_directory, self.title, epoch.epoch + 1, epochs)
+        write_progress(self.job_directory, type(self).__name__, epoch.epoch + 1, epochs)
         return stop_requested(self.job_directory)
 
     def published(self) -> None:

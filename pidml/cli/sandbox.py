@@ -18,7 +18,6 @@ from dotenv import dotenv_values
 from pidml.atomic import write_text
 from pidml.cli.results import print_results
 from pidml.errors import ServerError
-from pidml.settings import Settings
 from pidml.store import Store
 
 #: The deployed form, except that fewer epochs with a larger learning rate keep the sandbox short.
@@ -31,7 +30,7 @@ FILES = 4
 
 
 def run_sandbox(directory: Path, keep_serving: bool = False) -> int:
-    """Run the sandbox in ``directory``; the store is the usual one. Returns 0 if the task was completed.
+    """Run the sandbox in ``directory``, with a store of its own. Returns 0 if the task was completed.
 
     Raises:
         ServerError: the embedded server does not start.
@@ -46,9 +45,12 @@ def run_sandbox(directory: Path, keep_serving: bool = False) -> int:
         _register(directory, machine, url)
         task = _queue_once(directory, lfns)
         print(f"poller    pidml poll --once  (configured by {machine})", flush=True)
-        subprocess.run([sys.executable, "-m", "pidml", "poll", "--once"], env=_environment(machine), check=False)
+        subprocess.run(
+            [sys.executable, "-m", "pidml", "poll", "--once"], env=_environment(machine), cwd=directory, check=False
+        )
         completed = _print_status(directory, task)
-        print_results(Store(Settings.load().store), str(task))
+        if completed:
+            print_results(Store(_store(directory)), str(task))
         if keep_serving:
             input(f"the server's pages: {url}   press Enter to end ")
     return 0 if completed else 1
@@ -95,7 +97,11 @@ def _register(directory: Path, machine: Path, url: str) -> None:
         identity = f"MACHINE_ID={new.id}\nMACHINE_SECRET_KEY={new.secret}\n"
     before = os.umask(0o077)
     try:
-        write_text(machine, f"{identity}ALICETRAINT_BASE_URL={url}\nPIDML_GRID={url}/grid\nSANDBOX_PORT={port}\n")
+        write_text(
+            machine,
+            f"{identity}ALICETRAINT_BASE_URL={url}\nPIDML_GRID={url}/grid\n"
+            f"PIDML_STORE={_store(directory)}\nSANDBOX_PORT={port}\n",
+        )
     finally:
         os.umask(before)
 
@@ -125,6 +131,11 @@ def _print_status(directory: Path, task: int) -> bool:
     return found.status is TaskStatus.COMPLETED
 
 
+def _store(directory: Path) -> Path:
+    """A store belongs to one server: the sandbox's is not the one that a real server's jobs will use."""
+    return Path(os.environ.get("PIDML_STORE") or directory / "store").absolute()
+
+
 def _environment(machine: Path) -> dict[str, str]:
     values = {key: value for key, value in dotenv_values(machine).items() if value is not None}
-    return {**os.environ, **values, "PIDML_STORE": str(Settings.load().store)}
+    return {**os.environ, **values, "PIDML_SITE": ""}

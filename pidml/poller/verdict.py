@@ -23,7 +23,7 @@ from pidml.errors import DiskFull, PidmlError, StoreError
 from pidml.settings import PollerLimits
 
 #: Codes of errors that may pass without anybody changing the job: DownloadError, StoreError, DiskFull, ServerError …
-TRANSIENT_CODES = frozenset({"P200", "P201", "P300", "P302", "P800", "P802", "P803"})
+TRANSIENT_CODES = frozenset({"P200", "P201", "P210", "P300", "P302", "P800", "P802", "P803"})
 #: Exit codes of ``law run`` that may pass: the job runs already, external data are missing.
 TRANSIENT_EXITS = frozenset({10, 20})
 _GROWTH = 4.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -63,9 +64,9 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _no_file_twice(self) -> Self:
-        paths = [file.path for file in self.files]
-        if twice := {path for path in paths if paths.count(path) > 1} if len(paths) != len(set(paths)) else set():
-            raise ValueError(f"files named twice: {', '.join(sorted(twice))}")
+        paths = Counter(file.path for file in self.files)
+        if twice := sorted(path for path, count in paths.items() if count > 1):
+            raise ValueError(f"files named twice: {', '.join(twice[:10])}")
         return self
 
 

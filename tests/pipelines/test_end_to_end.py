@@ -184,7 +184,7 @@ def test_a_poller_killed_in_the_middle_finishes_on_its_next_start(site: Site, co
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_fifty_kills_across_the_whole_chain_lose_and_repeat_nothing(site: Site, completed: int) -> None:
-    """Poller, or the law processes of its job, killed at random moments of real jobs that download, produce and train."""
+    """Poller, or the law processes of its job, killed at random moments of real jobs, from download to upload."""
     rng = random.Random(int(os.environ.get("PIDML_SOAK_SEED", "1")))
     store = site.folder / "store"
     tasks, kills, made = [], {"poller": 0, "job": 0}, {}
