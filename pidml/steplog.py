@@ -36,28 +36,27 @@ def plain_line(line: bytes) -> bytes:
 def captured(log: Path) -> Iterator[None]:
     """Append everything printed in the block, by this process or its children, to ``log``; still show it."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    stream = log.open("ab")
     sys.stdout.flush()
     sys.stderr.flush()
     saved_out, saved_err = os.dup(1), os.dup(2)
     terminal = os.isatty(saved_err) and os.isatty(saved_out)
     reading, writing = _terminal_pair(saved_err) if terminal else os.pipe()
-    with log.open("ab") as stream:
-        copier = threading.Thread(target=_copy, args=(reading, saved_out, stream), name="step-log", daemon=True)
-        copier.start()
-        os.dup2(writing, 1)
-        os.dup2(writing, 2)
-        os.close(writing)
-        try:
-            # sys.stdout may have been replaced (a notebook, a test): what Python prints must reach the descriptors.
-            with _text(1) as out, _text(2) as err, redirect_stdout(out), redirect_stderr(err):
-                yield
-        finally:
-            os.dup2(saved_out, 1)
-            os.dup2(saved_err, 2)
-            # A child that outlives the step may hold the other end: do not wait for it for ever.
-            copier.join(timeout=5)
-            os.close(saved_out)
-            os.close(saved_err)
+    # The thread owns what it uses: a child that outlives the step keeps it copying, no descriptor is closed under it.
+    copier = threading.Thread(target=_copy, args=(reading, os.dup(saved_out), stream), name="step-log", daemon=True)
+    copier.start()
+    os.dup2(writing, 1)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        # sys.stdout may have been replaced (a notebook, a test): what Python prints must reach the descriptors.
+        with _text(1) as out, _text(2) as err, redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        for saved, number in ((saved_out, 1), (saved_err, 2)):
+            os.dup2(saved, number)
+            os.close(saved)
+        copier.join(timeout=5)
 
 
 def _text(descriptor: int) -> TextIO:
@@ -75,21 +74,23 @@ def _terminal_pair(terminal: int) -> tuple[int, int]:
 def _copy(reading: int, shown: int, log: BinaryIO) -> None:
     """Copy until every writer has closed; a pseudo-terminal then reports EIO instead of end of file."""
     rest = b""
-    while True:
-        try:
-            data = os.read(reading, 65536)
-        except OSError:
-            data = b""
-        if not data:
-            break
-        _show(shown, data)
-        *lines, rest = (rest + data).split(b"\n")
-        log.writelines(plain_line(line) + b"\n" for line in lines)
-        log.flush()
-    if rest:
-        log.write(plain_line(rest) + b"\n")
-        log.flush()
+    with log:
+        while data := _read(reading):
+            _show(shown, data)
+            *lines, rest = (rest + data).split(b"\n")
+            log.writelines(plain_line(line) + b"\n" for line in lines)
+            log.flush()
+        if rest:
+            log.write(plain_line(rest) + b"\n")
     os.close(reading)
+    os.close(shown)
+
+
+def _read(reading: int) -> bytes:
+    try:
+        return os.read(reading, 65536)
+    except OSError:
+        return b""
 
 
 def _show(shown: int, data: bytes) -> None:

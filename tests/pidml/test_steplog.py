@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_on_a_terminal_the_step_still_sees_a_terminal(tmp_path: Path) -> None:
     log = tmp_path / "step.log"
     code = f"""
 import sys
+import threading
 from pathlib import Path
 from pidml.steplog import captured
 with captured(Path({str(log)!r})):
@@ -57,3 +59,18 @@ with captured(Path({str(log)!r})):
     process.wait(timeout=30)
     os.close(master)
     assert log.read_text() == "terminal\n20 %\n"
+
+
+def test_a_child_that_outlives_the_step_disturbs_nothing(tmp_path: Path) -> None:
+    log, other = tmp_path / "step.log", tmp_path / "other"
+    code = "import sys; sys.stdin.read(); print('late', flush=True)"
+    with captured(log):
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    with other.open("wb") as stream:
+        child.communicate(b"")
+        stream.write(b"mine")
+    assert other.read_bytes() == b"mine"
+    for thread in threading.enumerate():
+        if thread.name == "step-log":
+            thread.join(timeout=10)
+    assert log.read_text() == "late\n"
