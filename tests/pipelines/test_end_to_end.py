@@ -56,6 +56,7 @@ class Site:
             "PIDML_STORE": str(self.folder / "store"),
             "PIDML_GRID": f"{self.server.url}/grid",
             "PIDML_POLL_SECONDS": "0.2",
+            "PIDML_RETRY_SECONDS": "0.5",
         }
         return [sys.executable, "-m", "pidml", *arguments], {"env": environment, "cwd": self.folder}
 
@@ -194,7 +195,7 @@ def test_fifty_kills_across_the_whole_chain_lose_and_repeat_nothing(site: Site, 
         command, options = site.command("poll", "--drain")
         poller = subprocess.Popen(command, **options, stderr=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            poller.wait(timeout=rng.uniform(0.5, 8.0) if sum(kills.values()) < 50 else 250)
+            poller.wait(timeout=rng.uniform(0.5, 15.0) if sum(kills.values()) < 50 else 250)
         victim = "poller" if rng.random() < 0.5 else "job"
         if poller.poll() is None and sum(kills.values()) < 50:
             kills[victim] += kill_processes(site, poller.pid if victim == "poller" else None)
