@@ -235,15 +235,24 @@ def _send(job: JobDirectory, client: AliceTraINTClient, path: Path, item: dict[s
     target = receipts_dir / f"{item['key']}.json"
     if not target.exists():
         content = path.with_suffix(".bin").read_bytes()
-        answer = client.upload_result(
-            job.task_id,
-            item["name"],
-            content,
-            item["description"],
-            FileType(item["file_type"]),
-            item["key"],
-            lost,
-        )
+        if item.get("sending"):  # an earlier process died between sending and the receipt
+            lost()
+        item["sending"] = True
+        write_json(path, item)
+        try:
+            answer = client.upload_result(
+                job.task_id,
+                item["name"],
+                content,
+                item["description"],
+                FileType(item["file_type"]),
+                item["key"],
+                lost,
+            )
+        except ServerError:
+            item["sending"] = False  # what may have been stored all the same was counted by `lost`
+            write_json(path, item)
+            raise
         receipt = Receipt(
             item["key"],
             job.task_id,

@@ -247,6 +247,8 @@ def test_a_sender_killed_while_the_server_stores_the_file_leaves_it_to_the_next(
     assert flush(job.path, client).waiting == 0
     assert machine.results(job.task_id) == contents(files)
     assert len(proxy.seen) == 4, "the first file was sent twice and stored once"
+    receipts = [json.loads(path.read_text()) for path in (job.path / "receipts").glob("[0-9a-f]*.json")]
+    assert sum(receipt["possible_duplicates"] for receipt in receipts) == 1
 
 
 def test_receipts_are_readable_by_people(job, client, files):
