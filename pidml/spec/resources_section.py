@@ -48,18 +48,9 @@ class TrainResources(StepResources):
     time: Real = _time(12.0)
 
 
-class ApplyResources(StepResources):
-    """What one job that applies networks to files asks for."""
-
-    cores: int = _cores(2)
-    memory: Real = _memory(4.0)
-    disk: Real = _disk(40.0)
-
-
 class Resources(Section):
     """What jobs on a batch system ask for, per step. Tasks must not name this section in what they read."""
 
     download: StepResources = StepResources()
     produce: ProduceResources = ProduceResources()
     train: TrainResources = TrainResources()
-    apply: ApplyResources = ApplyResources()
