@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from pidml.atomic import exclusive, write_json
-from pidml.errors import ChecksumMismatch, InputMissing
+from pidml.errors import DownloadError, PathRefused
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
 from tasks.framework import NO_JOB, JobTask, Step
@@ -57,9 +57,8 @@ class DownloadAOD(Step, RemoteWorkflow):
         with exclusive(partial.parent):  # a job that may do without the file and one that may not share the download
             try:
                 receipt = fetch(self.branch_data, partial, options)
-            except (InputMissing, ChecksumMismatch) as error:
-                # An outage is not recorded as a missing file: it passes, and the job is tried again.
-                if not self.lenient:
+            except DownloadError as error:
+                if not self.lenient or isinstance(error, PathRefused):
                     raise
                 path = self.branch_data.path
                 print(f"{self.title}: going on without {path}: {error}")  # noqa: T201 - step log
@@ -86,6 +85,18 @@ def inputs_obtained(task: JobTask) -> Any:
         if record.is_file():
             missing[file.path] = json.loads(record.read_text(encoding="utf-8"))["reason"]
     return InputsObtained(task.spec.dataset.require, len(task.spec.dataset.files), missing)
+
+
+def forget_passing(task: JobTask) -> int:
+    """Forget files not had for a reason that may pass, so that the next run asks for them again; returns how many."""
+    forgotten = 0
+    for branch in range(len(task.spec.dataset.files)):
+        output = DownloadAOD.req(task, branch=branch).output()
+        record = Path(output.path, MISSING_NAME)
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["code"] == DownloadError.code:
+            output.remove()
+            forgotten += 1
+    return forgotten
 
 
 def _identity(file: InputFile) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.download import inputs_obtained
+from tasks.download import forget_passing, inputs_obtained
 from tasks.framework import Step
 from tasks.produce import ProduceTracks
 
@@ -24,11 +24,13 @@ class PrepareDataset(Step):
     def make(self, out: Path) -> dict[str, Any]:
         """Check that enough of the files were had, then prepare."""
         from pidml.data.prepare import prepare
-        from pidml.errors import InputMissing
+        from pidml.errors import DownloadError, InputMissing
 
         inputs = inputs_obtained(self)
         if not inputs.enough:
-            raise InputMissing(inputs.sentence(), "see the logs of DownloadAOD, or lower dataset.require")
+            passing = forget_passing(self)
+            kind = DownloadError if passing else InputMissing
+            raise kind(inputs.sentence(), "see the logs of DownloadAOD, or lower dataset.require")
         prepare(
             track_tables(self),
             out,

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -156,6 +157,25 @@ def test_a_job_may_do_without_some_files(tmp_path: Path) -> None:
     result = law_run(tmp_path / "store", "PrepareDataset", "--job", str(job))
     assert result.returncode == 40
     assert "2 of 3 input files" in result.stdout + result.stderr
+
+
+def test_a_server_that_is_away_counts_as_missing_and_is_asked_again_if_that_is_too_much(tmp_path: Path) -> None:
+    job = write_job(tmp_path, files=2, producer={"files_per_group": 1})
+    content = yaml.safe_load(job.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        away = f"http://127.0.0.1:{closed.getsockname()[1]}/tracks.root"
+    content["dataset"] |= {"files": [*content["dataset"]["files"], away], "require": 0.5}
+    job.write_text(yaml.safe_dump(content))
+    store = tmp_path / "store"
+    hasty = {"PIDML_FETCH_ATTEMPTS": "2", "PIDML_FETCH_BACKOFF": "0.1"}
+    result = law_run(store, "PrepareDataset", "--job", str(job), **hasty)
+    assert result.returncode == 0, result.stdout + result.stderr
+    content["dataset"]["require"] = 0.9
+    job.write_text(yaml.safe_dump(content))
+    result = law_run(store, "PrepareDataset", "--job", str(job), **hasty)
+    assert result.returncode == 40
+    assert "[P300] 2 of 3 input files" in result.stdout + result.stderr
+    assert len(outputs(store, ["DownloadAOD"])["DownloadAOD"]) == 2
 
 
 @pytest.mark.slow

@@ -36,12 +36,14 @@ def write_job(
     return path
 
 
-def law_run(store: Path, task: str, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def law_run(
+    store: Path, task: str, *arguments: str, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``law run`` to its end, from a folder that is not the repository's."""
     store.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         law_command(task, arguments),
-        env=law_environment(store),
+        env=law_environment(store) | environment,
         cwd=store,
         stdin=subprocess.DEVNULL,
         capture_output=True,
