@@ -22,7 +22,9 @@ from pidml.atomic import write_text
 from pidml.errors import PidmlError
 from pidml.fetch import FetchOptions
 from pidml.poller.disk import free_bytes
+from pidml.producer.o2physics_runtime import resolve
 from pidml.settings import GIB, Settings
+from pidml.spec.data_sections import Producer
 
 DAY = 86_400.0
 _SKEW_WARNING, _SKEW_FAILED = 30.0, 300.0
@@ -193,15 +195,17 @@ def _certificate_file(path: Path) -> Check:
 
 
 def _producer(settings: Settings) -> Iterator[Check]:
+    try:
+        runtime = resolve(Producer(backend="o2physics"), os.environ | dict(settings.extra))
+        found = f"O2Physics by {runtime.kind}"
+    except PidmlError as error:
+        if settings.producer == "o2physics":
+            yield Check("producer", "failed", error.what, error.hint)
+            return
+        found = "O2Physics is not to be had here"
     if settings.producer == "native":
-        yield Check("producer", "ok", "native: nothing else is needed")
-        return
-    ways = [name for name in ("alienv", "apptainer", "podman", "docker") if shutil.which(name)]
-    if ways or shutil.which("o2-analysis-timestamp"):
-        yield Check("producer", "ok", f"o2physics by {', '.join(ways) or 'the current environment'}")
-    else:
-        advice = "install alienv (CVMFS or aliBuild) or a container runtime, or set PIDML_PRODUCER=native"
-        yield Check("producer", "failed", "o2physics is asked for, and there is no way to run it", advice)
+        found = f"native: nothing else is needed ({found})"
+    yield Check("producer", "ok", found)
 
 
 def _scheduler(settings: Settings) -> Iterator[Check]:
