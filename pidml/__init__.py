@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 # Read when torch loads OpenMP: threads that spin while they wait for each other starve on a machine that also does
-# other work (measured on two busy cores: an optimiser step of the attention network takes ten times as long).
+# other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
