@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from pidml.data.prepared import PreparedDataset
 from pidml.export.onnx_files import write_onnx
-from pidml.export.verify import check_sample, run, session
+from pidml.export.runtime import run, session
+from pidml.export.verify import check_sample
 from pidml.spec import load_job
 from pidml.species import TARGET_NAMES
 from pidml.training.classifier import Certainty

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from pidml import tracks
 from pidml.data.prepared import Scaling
 from pidml.errors import BundleError, MissingColumn
-from pidml.export.verify import run, session
-from pidml.export.write import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE
+from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE
+from pidml.export.runtime import run, session
 from pidml.identity import file_checksum
 
 Array = NDArray[np.float32]
+#: Files without which a bundle cannot be applied.
+_READ = (JOINT, COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Bundle:
             BundleError: the directory is no bundle, or a file is absent or not what the manifest says.
         """
         path = Path(path)
-        manifest = _json(path / MANIFEST)
+        manifest = _manifest(path / MANIFEST)
         for name, entry in manifest["files"].items():
             _check(path / name, entry)
         names = _json(path / COLUMNS_FILE)["columns_for_training"]
@@ -135,6 +137,16 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: no readable part of a bundle: {error}", "export or download it again") from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    found = _json(path)
+    content: dict[str, Any] = found if isinstance(found, dict) else {}
+    absent = [key for key in ("files", "momentum_limits", "species") if key not in content]
+    absent += [name for name in _READ if name not in content.get("files", {})]
+    if absent:
+        raise BundleError(f"{path}: says nothing of {', '.join(absent)}", "export or download the bundle again")
+    return content
 
 
 def _check(path: Path, entry: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from pidml import tracks
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
+from pidml.export.runtime import run, session
 from pidml.models.pieces import pieces
 
 Array = NDArray[np.float32]
@@ -22,23 +23,6 @@ _DETECTOR_COLUMNS = {
     tracks.Missing.TOF: ("fTOFSignal", "fBeta"),
     tracks.Missing.TRD: ("fTRDSignal", "fTRDPattern"),
 }
-
-
-def session(path: Path, threads: int = 1) -> ort.InferenceSession:
-    """Open an ONNX file for running on the CPU with ``threads`` threads (0: all cores)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def run(opened: ort.InferenceSession, standardised: Array, batch: int) -> Array:
-    """Return what a network gives for standardised features, ``batch`` rows at a time."""
-    name = opened.get_inputs()[0].name
-    parts = [
-        opened.run(None, {name: standardised[start : start + batch]})[0] for start in range(0, len(standardised), batch)
-    ]
-    return np.concatenate(parts)
 
 
 def check_sample(prepared: PreparedDataset, size: int) -> Array:

@@ -13,6 +13,7 @@ from pidml import __version__, tracks
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
+from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, o2_name
 from pidml.export.onnx_files import Column, write_onnx
 from pidml.export.readme import readme
 from pidml.export.verify import check_sample, verify
@@ -21,9 +22,6 @@ from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training.classifier import Classifier, load_classifier
 
-JOINT = "pid.onnx"
-MANIFEST = "manifest.json"
-COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE = "columns_for_training.json", "scaling_params.json", "thresholds.json"
 _FORMAT = 1
 
 
@@ -42,16 +40,6 @@ class ExportSummary:
     largest_difference: float
     checked_tracks: int
     size: int
-
-
-def o2_name(species: str) -> str:
-    """Return the file name under which O2Physics looks for a species' network.
-
-    >>> o2_name("antikaon")
-    'attention_model_0321.onnx'
-    """
-    code = next(target.o2_code for target in TARGETS if target.name == species)
-    return f"attention_model_{code}.onnx"
 
 
 def export_bundle(

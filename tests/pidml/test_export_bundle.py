@@ -1,6 +1,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -156,6 +158,29 @@ def test_damaged_bundles_are_refused(made, tmp_path, damage):
         (copy / "manifest.json").unlink()
     with pytest.raises(BundleError, match="manifest" if damage == "no manifest" else "kaon.onnx"):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda manifest: {}, "files, momentum_limits, species"),
+        (lambda manifest: [1], "files, momentum_limits, species"),
+        (lambda manifest: {**manifest, "files": {"README": manifest["files"]["README"]}}, r"of pid\.onnx"),
+        (lambda manifest: {k: v for k, v in manifest.items() if k != "momentum_limits"}, "of momentum_limits"),
+    ],
+)
+def test_a_manifest_that_leaves_something_out_is_refused(made, tmp_path, change, named):
+    folder, _ = made
+    copy = shutil.copytree(folder / "bundle", tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(change(manifest)))
+    with pytest.raises(BundleError, match=named):
+        Bundle.open(copy)
+
+
+def test_reading_a_bundle_needs_no_torch():
+    code = "import sys, pidml.export; assert 'torch' not in sys.modules, 'torch'; pidml.export.export_bundle"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_separate_networks_make_one_bundle(prepared, tmp_path):

@@ -14,7 +14,7 @@ from support.small_job import law_run, outputs, write_job
 
 from pidml.atomic import write_json
 from pidml.ccdb.objects import FILES
-from pidml.export.write import COLUMNS_FILE, MANIFEST, SCALING_FILE, o2_name
+from pidml.export.files import COLUMNS_FILE, MANIFEST, SCALING_FILE, o2_name
 from pidml.gc import find_garbage
 from pidml.identity import file_checksum
 from pidml.species import TARGET_NAMES

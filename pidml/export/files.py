@@ -1,0 +1,20 @@
+"""Names of the files in a bundle."""
+
+from __future__ import annotations
+
+from pidml.species import TARGETS
+
+#: All certainties at once.
+JOINT = "pid.onnx"
+MANIFEST = "manifest.json"
+COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE = "columns_for_training.json", "scaling_params.json", "thresholds.json"
+
+
+def o2_name(species: str) -> str:
+    """Return the file name under which O2Physics looks for a species' network.
+
+    >>> o2_name("antikaon")
+    'attention_model_0321.onnx'
+    """
+    code = next(target.o2_code for target in TARGETS if target.name == species)
+    return f"attention_model_{code}.onnx"
