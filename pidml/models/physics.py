@@ -28,8 +28,8 @@ _SIGNAL_SCALE, _FINE_SCALE, _COARSE_SCALE = 4.0, 50.0, 5.0
 _AXES = ("fPx", "fPy", "fPz")
 
 
-def log_bethe_bloch(inverse: Tensor, squared: Tensor) -> Tensor:
-    """Return the logarithm of the expected energy loss relative to a minimum-ionising particle's.
+def bethe_bloch(inverse: Tensor, squared: Tensor) -> Tensor:
+    """Return the expected energy loss relative to a minimum-ionising particle's.
 
     Args:
         inverse: 1/(βγ).
@@ -39,7 +39,7 @@ def log_bethe_bloch(inverse: Tensor, squared: Tensor) -> Tensor:
     power = squared ** (-0.5 * p4)
     # Far below the momenta of tracks the form turns negative.
     loss = (p2 - power - torch.log(p3 + inverse**p5)).clamp(min=_SMALLEST)
-    return torch.log(loss * p1 / power)
+    return loss * p1 / power
 
 
 class PhysicsInputs(nn.Module):
@@ -111,9 +111,8 @@ class PhysicsInputs(nn.Module):
         if len(made_of) < 2:
             return value[made_of[0]] if made_of else torch.empty(0)
         squares = [value[name] * value[name] for name in made_of]
-        return torch.sqrt(torch.stack(squares).sum(dim=0) if len(squares) > 2 else squares[0] + squares[1]).clamp(
-            min=_LEAST["fP"]
-        )
+        # Added one by one: runtimes sum along an axis in orders of their own, and β − β_expected is steep.
+        return torch.sqrt(sum(squares[1:], start=squares[0])).clamp(min=_LEAST["fP"])
 
     def _logarithms(self, positive: list[Tensor]) -> Tensor:
         return torch.log(torch.cat(positive, dim=1).abs().clamp(min=_SMALLEST))
@@ -124,9 +123,15 @@ class PhysicsInputs(nn.Module):
         squared = 1 + inverse * inverse
         result = []
         if "fTPCSignal" in value:
-            measured = torch.log(value["fTPCSignal"] / _MIP)
-            result.append(_SIGNAL_SCALE * (measured - log_bethe_bloch(inverse, squared)))
+            # The logarithm of the ratio, not the difference of logarithms: that would lose digits.
+            ratio = value["fTPCSignal"] / _MIP / bethe_bloch(inverse, squared)
+            result.append(_SIGNAL_SCALE * torch.log(ratio))
         if "fBeta" in value:
-            distance = 1 / value["fBeta"] - torch.sqrt(squared)
+            # 1/β − √(m²/p² + 1), written without the difference of two values near 1: the distance is steep, and the
+            # square roots of two runtimes differ in their last digit.
+            beta = value["fBeta"]
+            slowness = 1 / beta
+            excess = (1 - beta) * (1 + beta) * slowness * slowness  # 1/β² − 1
+            distance = (excess - inverse * inverse) / (slowness + torch.sqrt(squared))
             result += [_FINE_SCALE * distance, _COARSE_SCALE * distance]
         return result

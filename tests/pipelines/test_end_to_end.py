@@ -28,8 +28,8 @@ from tasks.steps import STEPS
 LFNS = [f"/alice/sim/2026/LHC26t/0/7/AOD/{number:03d}/AO2D.root" for number in (1, 2)]
 CONFIGURATION = {
     "bs": 256, "max_epochs": 1, "dropout": 0.1, "gamma": 0.9, "patience": 5, "patience_threshold": 0.001,
-    "embed_hidden": 16, "d_model": 8, "ff_hidden": 16, "pool_hidden": 8, "num_heads": 2, "num_blocks": 1,
-    "start_lr": 0.01, "undersample": False,
+    "embed_hidden": 16, "d_model": 16, "ff_hidden": 32, "pool_hidden": 8, "num_heads": 2, "num_blocks": 1,
+    "start_lr": 0.003, "undersample": False,
 }  # fmt: skip
 
 
