@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pidml.data.prepared import PreparedDataset
 from pidml.export.onnx_files import write_onnx
-from pidml.export.runtime import run, session
+from pidml.export.runtime import BATCH, run, session
 from pidml.export.verify import check_sample
 from pidml.spec import load_job
 from pidml.species import TARGET_NAMES
@@ -40,22 +40,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="inference-benchmark-") as folder:
         prepared = samples.sample(Path(folder), TRACKS, options.seed)
         features = prepared.scaling.apply(check_sample(prepared, TRACKS))
-        for preset, batch in (("masked-mlp", 4096), ("attention", 512)):
-            _measure(preset, batch, prepared, features, Path(folder), options.repeats)
+        for preset in ("masked-mlp", "attention"):
+            _measure(preset, prepared, features, Path(folder), options.repeats)
 
 
-def _measure(
-    preset: str, batch: int, prepared: PreparedDataset, features: NDArray[np.float32], folder: Path, repeats: int
-) -> None:
+def _measure(preset: str, prepared: PreparedDataset, features: NDArray[np.float32], folder: Path, repeats: int) -> None:
     job = load_job(preset)
     network = Certainty(initial_network(prepared, job, TARGET_NAMES), job.training.objective).eval()
     path = folder / f"{preset}.onnx"
     write_onnx(network, features.shape[1], path, job.export, "benchmark")
-    many, one = session(path, threads=0), session(path, threads=1)
+    opened = session(path)
     part = features if preset == "masked-mlp" else features[:16_384]
-    batched = len(part) / _shortest(lambda: run(many, part, batch), repeats)
-    emit(f"inference.{preset}.batches", batched, "tracks/s", batch=batch, tracks=len(part))
-    single = _shortest(lambda: run(one, features[:SINGLES], 1), repeats) / SINGLES
+    batched = len(part) / _shortest(lambda: run(opened, part, threads=0), repeats)
+    emit(f"inference.{preset}.batches", batched, "tracks/s", batch=BATCH, tracks=len(part))
+    single = _shortest(lambda: run(opened, features[:SINGLES], 1), repeats) / SINGLES
     emit(f"inference.{preset}.single", 1e6 * single, "µs", tracks=SINGLES)
 
     width = len(prepared.features)
@@ -68,8 +66,8 @@ def _measure(
         for start in range(0, rows, size):
             torch.sigmoid(plain(tensors[start : start + size]))
 
-    expected = len(part) / _shortest(lambda: reference(len(part), batch), repeats)
-    emit(f"inference.{preset}.batches_reference", expected, "tracks/s", batch=batch, what="plain PyTorch, same sizes")
+    expected = len(part) / _shortest(lambda: reference(len(part), BATCH), repeats)
+    emit(f"inference.{preset}.batches_reference", expected, "tracks/s", batch=BATCH, what="plain PyTorch, same sizes")
     emit(f"inference.{preset}.batches_over_reference", batched / expected, "")
     slow = _shortest(lambda: reference(SINGLES, 1), 1) / SINGLES
     emit(f"inference.{preset}.single_over_reference", slow / single, "", reference_us=round(1e6 * slow, 1))

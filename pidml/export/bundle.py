@@ -17,7 +17,7 @@ from pidml import tracks
 from pidml.data.prepared import Scaling
 from pidml.errors import BundleError, MissingColumn
 from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE
-from pidml.export.runtime import run, session
+from pidml.export.runtime import BATCH, run, session
 from pidml.identity import file_checksum
 
 Array = NDArray[np.float32]
@@ -35,7 +35,7 @@ class Bundle:
         scaling: how features are standardised, as read from the JSON files that O2Physics reads.
         thresholds: certainty from which a track is accepted, per species.
         limits: momenta below which TOF and TRD are hidden.
-        threads: threads that a network runs on; 0 for all cores.
+        threads: batches evaluated side by side; 0 for as many as this process may use cores.
     """
 
     path: Path
@@ -73,13 +73,13 @@ class Bundle:
 
     @cached_property
     def _joint(self) -> ort.InferenceSession:
-        return session(self.path / JOINT, self.threads)
+        return session(self.path / JOINT)
 
     def network(self, species: str) -> ort.InferenceSession:
         """Return the network of one species, opened anew; its output has shape (batch, 1)."""
-        return session(self.path / f"{species}.onnx", self.threads)
+        return session(self.path / f"{species}.onnx")
 
-    def predict(self, features: Array, batch: int = 4096) -> Array:
+    def predict(self, features: Array, batch: int = BATCH) -> Array:
         """Return certainties, float32 (tracks, species).
 
         Args:
@@ -97,9 +97,9 @@ class Bundle:
             )
         if len(features) == 0:
             return np.zeros((0, len(self.species)), np.float32)
-        return run(self._joint, self.scaling.apply(np.asarray(features, np.float32)), batch)
+        return run(self._joint, self.scaling.apply(np.asarray(features, np.float32)), batch, self.threads)
 
-    def predict_columns(self, columns: Mapping[str, NDArray[Any]], batch: int = 4096) -> Array:
+    def predict_columns(self, columns: Mapping[str, NDArray[Any]], batch: int = BATCH) -> Array:
         """Return certainties, float32 (tracks, species), of columns as a track table holds them.
 
         Args:
