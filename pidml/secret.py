@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from pidml.atomic import atomic_file
 
 MASK = "****"
+#: Variables of this machine's configuration that programs of others need not see.
+PRIVATE = ("MACHINE_SECRET_KEY", "MACHINE_ID", "ALICETRAINT_BASE_URL")
 _CHUNK = 1024 * 1024
 
 
@@ -59,6 +61,11 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a program of others: without the machine's key and address."""
+    return {name: value for name, value in environ.items() if name not in PRIVATE}
 
 
 def mask_file(path: Path, secret: Secret) -> bool:

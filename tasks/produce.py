@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import law
 
+from pidml.producer.containers import records_of
+from pidml.producer.shares import Share, share_of_group
 from tasks.download import FILE_NAME, DownloadAOD, branch_files
 from tasks.framework import Step
 from tasks.remote import RemoteWorkflow
@@ -35,8 +38,13 @@ class ProduceTracks(Step, RemoteWorkflow):
         """Producer settings; where something is drawn, also the seed and the group's share of it."""
         settings, producer = super().settings(), self.spec.producer
         if (producer.subsample_tracks or producer.subsample_events) and not self.is_workflow():
-            settings |= {"seed": self.spec.seed, "group": self.branch, "groups": len(self.branch_map)}
+            settings |= {"seed": self.spec.seed, "group": self.branch, "share": asdict(self.share)}
         return settings
+
+    @property
+    def share(self) -> Share:
+        """What the group gives to the subsample of the job."""
+        return share_of_group(self.spec.producer, self.spec.dataset.files, self.branch)
 
     def upstream(self) -> list[Any]:
         """The files of the group; for the workflow, its branches."""
@@ -76,5 +84,6 @@ class ProduceTracks(Step, RemoteWorkflow):
             self.spec.producer,
             simulation=self.spec.dataset.simulation,
             seed=self.spec.seed + self.branch,
-            groups=len(self.branch_map),
+            records=records_of(self.store.root),
+            share=self.share,
         )

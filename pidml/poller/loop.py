@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 
 from pidml.alicetraint.client import AliceTraINTClient
-from pidml.alicetraint.jobs import JobDirectory, State, all_jobs, bind_server
+from pidml.alicetraint.jobs import JobDirectory, State, bind_server
 from pidml.alicetraint.transport import Retry
 from pidml.errors import (
     AnswerLost,
@@ -19,28 +17,24 @@ from pidml.errors import (
     PathRefused,
     PidmlError,
     ServerError,
-    ServerRefused,
     SpecError,
     StoreError,
 )
+from pidml.poller.admission import refusal
 from pidml.poller.claiming import Claims
-from pidml.poller.disk import can_never_fit, check_room, needed_bytes
+from pidml.poller.disk import check_room
 from pidml.poller.failure import failure_log, report_end, write_failure_log
 from pidml.poller.lock import only_poller
 from pidml.poller.logs import hide
-from pidml.poller.process import end_leftovers
+from pidml.poller.pace import Pace
+from pidml.poller.recovery import end_containers, open_jobs, recover
 from pidml.poller.run import Command, Supervision, training_job
 from pidml.poller.signals import Signals
 from pidml.poller.surroundings import Complaints, Counts, publish
 from pidml.poller.verdict import Reason, Verdict, after_retry, due_in
 from pidml.settings import Settings
-from pidml.spec import job_of_task
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_BACKOFF = 300.0
-_FAILURES_BEFORE_PAUSE = 3
-_LONGEST_FAILURE_PAUSE = 3600.0
 
 
 def poll(
@@ -83,29 +77,6 @@ def poll(
                     return Counts()
 
 
-@dataclass
-class _Pace:
-    """How long to wait before the server is asked again."""
-
-    failures_in_a_row: int = 0
-    server_errors: int = 0
-
-    def after_error(self, error: ServerError, settings: Settings, client: AliceTraINTClient) -> float:
-        """Return the pause after a failed request: patient where only a person can help, growing otherwise."""
-        by_person = isinstance(error, ServerRefused) or (isinstance(error, AnswerLost) and not client.repeats_claims)
-        if by_person:
-            return settings.limits.slow_wait
-        self.server_errors += 1
-        longest = min(_LONGEST_BACKOFF, max(settings.limits.wait, settings.limits.slow_wait))
-        backoff = min(longest, 2.0 ** min(self.server_errors, 20) * 0.5) * random.uniform(0.5, 1.0)
-        return max(backoff, error.retry_after or 0.0)
-
-    def before_claim(self) -> float:
-        """Return the pause after jobs that failed one after another: the machine is at fault, spare the queue."""
-        too_many = self.failures_in_a_row - _FAILURES_BEFORE_PAUSE
-        return 0.0 if too_many < 0 else min(60.0 * 2.0 ** min(too_many, 20), _LONGEST_FAILURE_PAUSE)
-
-
 class Poller:
     """The state of a running poller; see :func:`poll`."""
 
@@ -121,9 +92,9 @@ class Poller:
         bind_server(settings.store, self._client.address)
         self._claims = Claims(settings.store)
         self._complaints = Complaints(logger)
-        self._pace = _Pace()
+        self._pace = Pace()
         self._next_flush = 0.0
-        self._open = _open_jobs(settings)
+        self._open = open_jobs(settings)
 
     def _new_client(self) -> AliceTraINTClient:
         return AliceTraINTClient.of_settings(
@@ -167,20 +138,13 @@ class Poller:
 
     def _recover(self) -> None:
         """Take up what an earlier life left: end its processes, count its death, and give up a job that kills us."""
+        end_containers(self.settings)
         for job in list(self._open):
-            state = job.state()
-            if state.phase != "running":
-                continue
-            killed = end_leftovers(job.path)
-            mark = job.progress_mark()
-            lives = 1 if mark != state.progress else state.lives + 1
-            logger.warning("task %d was running when the poller died (%d processes ended)", job.task_id, killed)
-            state = job.save(state.but(phase="claimed", lives=lives, progress=mark))
-            self.counts.recovered += 1
-            if lives > self.settings.limits.lives:
-                what = f"the poller died {lives} times while it ran this task, without progress between"
-                hint = "look at the machine's own log: memory, disk, kernel"
-                self._finish(job, state, Verdict("failed", Reason("P900", what, hint)))
+            if job.state().phase == "running":
+                self.counts.recovered += 1
+                state, verdict = recover(job, self.settings.limits.lives)
+                if verdict is not None:
+                    self._finish(job, state, verdict)
 
     def _work(self, job: JobDirectory) -> None:
         """Run a job that is due, or wait until it is; no other task is claimed meanwhile."""
@@ -190,28 +154,8 @@ class Poller:
             self._sign("waiting", job)
             self.signals.pause(min(due, self.settings.limits.heartbeat))
             return
-        verdict = self._refusal(job, state) or self._run(job, state)
+        verdict = refusal(job, state, self.settings) or self._run(job, state)
         self._conclude(job, verdict)
-
-    def _refusal(self, job: JobDirectory, state: State) -> Verdict | None:
-        """Return why a job cannot be started: its specification is wrong, or there is no room."""
-        settings = self.settings
-        try:
-            spec = job_of_task(job.claim(), settings.file_roots, settings.producer)
-            needed = needed_bytes(spec) if state.runs == 0 else 0
-            if can_never_fit(settings.store, settings.limits.min_free, needed):
-                what = f"the task's files ({needed / 1e9:.0f} GB with tables) exceed this machine's whole disk"
-                return Verdict("failed", Reason(DiskFull.code, what, "train on fewer files, or use another machine"))
-            check_room(settings.store, settings.limits.min_free, needed)
-        except DiskFull as error:
-            return Verdict("retry", Reason.of(error))
-        except PidmlError as error:
-            return Verdict("failed", Reason.of(error))
-        except Exception as error:
-            logger.exception("task %d cannot be understood", job.task_id)
-            what = f"the task cannot be understood: {type(error).__name__}: {str(error)[:300]}"
-            return Verdict("failed", Reason(SpecError.code, what, "ask the server's administrator"))
-        return None
 
     def _run(self, job: JobDirectory, state: State) -> Verdict:
         failure_log(job).unlink(missing_ok=True)
@@ -225,7 +169,10 @@ class Poller:
             self._sign("running", job)
             self._report_finished(except_for=job)
 
-        return Supervision(job, self.settings, self.signals, meanwhile).run(self._command(job))
+        try:
+            return Supervision(job, self.settings, self.signals, meanwhile).run(self._command(job))
+        finally:
+            end_containers(self.settings)
 
     def _conclude(self, job: JobDirectory, verdict: Verdict) -> None:
         state = job.state()
@@ -358,19 +305,5 @@ class Poller:
         hide(address.secret)
         self.settings = new
         self._client = self._new_client()
-        self._pace = _Pace()
+        self._pace = Pace()
         logger.info("the configuration is reloaded")
-
-
-def _open_jobs(settings: Settings) -> list[JobDirectory]:
-    """Return the jobs that are not done with, oldest claim first; a damaged one is complained about and left alone."""
-    found: list[tuple[float, JobDirectory]] = []
-    for job in all_jobs(settings.store):
-        try:
-            state = job.state()
-        except StoreError as error:
-            logger.error("task %d is left alone: %s", job.task_id, error)
-            continue
-        if state.phase != "reported":
-            found.append((state.claimed, job))
-    return [job for _, job in sorted(found, key=lambda pair: pair[0])]

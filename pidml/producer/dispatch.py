@@ -9,24 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from pidml.data.track_tables import kind_of_file
+from pidml.producer.shares import EVERYTHING, Share
 from pidml.spec.data_sections import Producer
 
 
 def produce(
-    inputs: Sequence[Path], out: Path, producer: Producer, *, simulation: bool, seed: int, groups: int = 1
+    inputs: Sequence[Path],
+    out: Path,
+    producer: Producer,
+    *,
+    simulation: bool,
+    seed: int,
+    records: Path,
+    share: Share = EVERYTHING,
 ) -> dict[str, Any]:
     """Write the track tables of one group of files into the folder ``out``.
 
     Args:
         inputs: AO2D files, or track tables made elsewhere; recognised by their content.
         out: an existing folder; gets ``tracks.root`` and, for files passed through, ``tracks_<n>.root``.
-        producer: the job's settings; subsampling is shared equally between groups.
+        producer: the job's settings.
         simulation: whether truth is to be had.
         seed: for subsampling.
-        groups: number of groups of the whole job.
+        records: where containers are on the record (:func:`pidml.producer.containers.records_of`).
+        share: how many collisions and tracks of the AO2D files are kept; tables passed through are kept whole.
 
     Returns:
-        Facts for the provenance: what was produced and what passed through.
+        Facts for the provenance: what was produced (``None`` if nothing) and what passed through.
 
     Raises:
         ToolMissing, ConfigError, ProducerError: O2Physics cannot be run here, or failed.
@@ -38,14 +47,18 @@ def produce(
     facts: dict[str, Any] = {"passed_through": len(ready)}
     for number, path in enumerate(ready, start=1):
         _link(path, out / f"tracks_{number:03d}.root")
-    if raw:
-        make = _by_o2physics if producer.backend == "o2physics" else _by_native
-        facts["produced"] = make(raw, out, producer, simulation, seed, groups)
+    if raw and 0 in (share.events, share.tracks):
+        print("nothing is drawn of this group: its share of the subsample is 0", flush=True)  # noqa: T201 - step log
+        facts["produced"] = None
+    elif raw and producer.backend == "o2physics":
+        facts["produced"] = _by_o2physics(raw, out, producer, simulation, seed, share, records)
+    elif raw:
+        facts["produced"] = _by_native(raw, out, producer, simulation, seed, share)
     return facts
 
 
 def _by_native(
-    inputs: Sequence[Path], out: Path, producer: Producer, simulation: bool, seed: int, groups: int
+    inputs: Sequence[Path], out: Path, producer: Producer, simulation: bool, seed: int, share: Share
 ) -> dict[str, Any]:
     from pidml.producer.native import produce_native
 
@@ -54,26 +67,27 @@ def _by_native(
         out / "tracks.root",
         simulation=simulation,
         field=producer.magnetic_field,
-        subsample_tracks=_share(producer.subsample_tracks, groups),
-        subsample_events=_share(producer.subsample_events, groups),
+        subsample_tracks=share.tracks or 0,
+        subsample_events=share.events or 0,
         seed=seed,
     )
     return summary.as_dict()
 
 
 def _by_o2physics(
-    inputs: Sequence[Path], out: Path, producer: Producer, simulation: bool, seed: int, groups: int
+    inputs: Sequence[Path],
+    out: Path,
+    producer: Producer,
+    simulation: bool,
+    seed: int,
+    share: Share,
+    records: Path,
 ) -> dict[str, Any]:
     from pidml.producer.merge import Drawing
     from pidml.producer.o2physics import produce_o2physics
 
-    events, tracks = _share(producer.subsample_events, groups), _share(producer.subsample_tracks, groups)
-    return produce_o2physics(inputs, out, producer, simulation=simulation, drawing=Drawing(events, tracks, seed))
-
-
-def _share(wanted: int, groups: int) -> int:
-    """Return a group's share of what the whole job wants, rounded up."""
-    return -(-wanted // groups)
+    drawing = Drawing(share.events or 0, share.tracks or 0, seed)
+    return produce_o2physics(inputs, out, producer, simulation=simulation, records=records, drawing=drawing)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -73,6 +73,7 @@ def produce_o2physics(
     producer: Producer,
     *,
     simulation: bool,
+    records: Path,
     drawing: Drawing | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def produce_o2physics(
         out: an existing folder.
         producer: the job's settings.
         simulation: whether truth is to be had.
+        records: where containers are on the record (:func:`pidml.producer.containers.records_of`).
         drawing: which collisions and tracks to keep; all by default.
         environ: tells what is installed here and where the GRID token is.
 
@@ -103,9 +105,8 @@ def produce_o2physics(
     for number, run in enumerate(runs, start=1):
         folder = out / f"chain-{number}"
         readable = prepare_folder(run, folder)
-        o2physics_run.run(
-            runtime, runtime.command(folder, readable, environ), folder, producer.max_hours * 3600, environ
-        )
+        command = runtime.command(folder, readable, environ)
+        o2physics_run.run(runtime, command, folder, producer.max_hours * 3600, records, environ)
         found = check_output(folder / _OUTPUT, producer, simulation)
         tables += found
         facts.append(_facts_of(run, folder, found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +17,9 @@ import psutil
 
 from pidml.errors import ProducerError, ToolMissing
 from pidml.fetch.redaction import redacted_text
-from pidml.producer.o2physics_runtime import Runtime, clean_environment
+from pidml.producer import containers
+from pidml.producer.o2physics_runtime import Runtime
+from pidml.secret import clean_environment
 
 _SHOWN_LINES, _SHOWN_CHARACTERS = 8, 1200
 _TERM_SECONDS = 10.0
@@ -50,7 +51,12 @@ def explain_status(status: int) -> str:
 
 
 def run(
-    runtime: Runtime, command: Sequence[str], folder: Path, seconds: float, environ: Mapping[str, str] = os.environ
+    runtime: Runtime,
+    command: Sequence[str],
+    folder: Path,
+    seconds: float,
+    records: Path,
+    environ: Mapping[str, str] = os.environ,
 ) -> None:
     """Run the chain prepared in ``folder``; its output goes where this process's goes.
 
@@ -59,22 +65,27 @@ def run(
         command: what :meth:`Runtime.command` returned.
         folder: the prepared folder.
         seconds: longest time.
+        records: where containers are on the record (:func:`pidml.producer.containers.records_of`).
         environ: the environment.
 
     Raises:
         ToolMissing: programs of O2Physics are not installed.
         ProducerError: a stage failed, the environment could not be entered, or the time was over.
+        DiskFull, StoreError: the container cannot be put on the record.
     """
     last: deque[str] = deque(maxlen=_SHOWN_LINES)
     # The chain stays in this process's group: whoever ends the group (a poller, a batch system) ends the chain too.
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=clean_environment(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    with (
+        containers.on_record(runtime, records, environ),
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=clean_environment(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         assert process.stdout is not None
         shown = threading.Thread(target=_show, args=(process.stdout, last), name="o2physics-output", daemon=True)
         shown.start()
@@ -166,9 +177,8 @@ def _end(process: subprocess.Popen[bytes], runtime: Runtime, environ: Mapping[st
         tree = [*own.children(recursive=True), own]
     except psutil.NoSuchProcess:
         tree = []
-    if stop := runtime.stop_command():
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # what matters is the error that led here
-            subprocess.run(stop, env=clean_environment(environ), capture_output=True, timeout=60, check=False)
+    if runtime.detached:
+        containers.end(runtime.program, runtime.name, environ)
     for act in (psutil.Process.terminate, psutil.Process.kill):
         for each in tree:
             try:

@@ -22,8 +22,6 @@ from pidml.spec.data_sections import Producer
 
 SCRIPT = "run-chain.sh"
 ENGINES = ("apptainer", "podman", "docker")
-#: Variables of this package's machine configuration that no other program needs to see.
-_PRIVATE = ("MACHINE_SECRET_KEY", "MACHINE_ID", "ALICETRAINT_BASE_URL")
 _INSIDE, _TOKEN_INSIDE = "/pidml", "/pidml-token"
 _CVMFS = Path("/cvmfs")
 
@@ -91,9 +89,10 @@ class Runtime:
     def _inside(self) -> list[str]:
         return [self.image, "bash", SCRIPT, self.version]
 
-    def stop_command(self) -> list[str]:
-        """Return the command that ends the container, whose processes are not our children; empty if not needed."""
-        return [self.program, "kill", self.name] if self.kind == "container" and self.engine != "apptainer" else []
+    @property
+    def detached(self) -> bool:
+        """Whether it is a container whose processes are not our children (:mod:`pidml.producer.containers`)."""
+        return self.kind == "container" and self.engine != "apptainer"
 
 
 def resolve(producer: Producer, environ: Mapping[str, str] = os.environ) -> Runtime:
@@ -172,11 +171,6 @@ def _choice(environ: Mapping[str, str], name: str, allowed: Sequence[str]) -> st
     if value not in allowed:
         raise ConfigError(f"{name} = {value[:80]!r}", f"allowed: {', '.join(allowed)}")
     return value
-
-
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for the chain: without the machine's key and address."""
-    return {name: value for name, value in environ.items() if name not in _PRIVATE}
 
 
 def _token(environ: Mapping[str, str]) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
+from support.container_daemon import container_daemon
 from support.o2_setup import IMAGE, install
 
 from pidml.data.track_tables import list_tables
@@ -16,6 +17,7 @@ from pidml.errors import CorruptFile, MissingColumn, NoTables, PathRefused, Prod
 from pidml.producer import o2physics, o2physics_run
 from pidml.producer.dispatch import produce
 from pidml.producer.merge import Drawing
+from pidml.producer.shares import Share
 from pidml.simulation import RawFormat, write_ao2d, write_track_table
 from pidml.simulation.track_tables import TableFormat
 from pidml.spec.data_sections import Producer
@@ -47,7 +49,8 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def o2(tmp_path, prepared):
-    return install(tmp_path / "o2", prepared[1])
+    with container_daemon() as daemon:
+        yield install(tmp_path / "o2", prepared[1], daemon)
 
 
 @pytest.fixture
@@ -59,7 +62,13 @@ def out(tmp_path):
 
 def make(inputs, out, environ, simulation=True, drawing=None, **settings):
     producer = Producer(backend="o2physics", **settings)
-    return o2physics.produce_o2physics(inputs, out, producer, simulation=simulation, drawing=drawing, environ=environ)
+    return o2physics.produce_o2physics(
+        inputs, out, producer, simulation=simulation, records=records(out), drawing=drawing, environ=environ
+    )
+
+
+def records(out):
+    return out.with_name("containers")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +215,10 @@ def test_a_chain_that_hangs_is_ended_with_everything_it_started(prepared, o2, ou
     with pytest.raises(ProducerError, match=r"not done after .* h: .*hanging"):
         make([prepared[0]], out, o2.environment(tool), container_image=IMAGE, max_hours=3 / 3600)
     assert not running(o2)
-    assert [call["arguments"][0] for call in o2.calls("docker")] == (["run", "kill"] if tool == "docker" else [])
+    assert o2.daemon.running() == []
+    assert [call["arguments"][0] for call in o2.calls("docker")][:3] == (
+        ["run", "ps", "rm"] if tool == "docker" else []
+    )
 
 
 def running(o2):
@@ -226,7 +238,7 @@ def test_inputs_on_another_file_system_are_links_that_a_container_can_follow(pre
 
     monkeypatch.setattr(o2physics.os, "link", refused)
     make([prepared[0]], out, o2.environment("podman"), container_image=IMAGE)
-    (call,) = o2.calls("podman")
+    call = next(call for call in o2.calls("podman") if call["arguments"][0] == "run")
     assert {"source": str(prepared[0].parent), "destination": str(prepared[0].parent), "ro": True} in call["mounts"]
 
 
@@ -248,7 +260,8 @@ def test_dispatch_shares_the_drawing_between_groups_and_passes_tables_through(pr
     producer = Producer(backend="o2physics", subsample_tracks=101)
     ready = o2.folder / "ready.root"
     write_track_table(ready, 10, 1, frames=1)
-    facts = produce([prepared[0], ready], out, producer, simulation=True, seed=1, groups=2)
+    share = Share(tracks=51)
+    facts = produce([prepared[0], ready], out, producer, simulation=True, seed=1, records=records(out), share=share)
     assert facts["produced"]["merged"]["written"] == 51
     assert sorted(path.name for path in out.glob("tracks*")) == ["tracks.root", "tracks_001.root"]
 
@@ -273,7 +286,8 @@ def test_the_output_of_a_run_is_shown_while_it_runs(tmp_path, capfd):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "run-chain.sh").write_text("echo first; read -r < fifo; echo last\n")
     run = threading.Thread(
-        target=o2physics_run.run, args=(o2physics.Runtime("current"), ["bash", "run-chain.sh"], tmp_path, 60)
+        target=o2physics_run.run,
+        args=(o2physics.Runtime("current"), ["bash", "run-chain.sh"], tmp_path, 60, records(tmp_path)),
     )
     run.start()
     with (tmp_path / "fifo").open("w") as fifo:  # opens when the script, which has printed by then, reads

@@ -76,7 +76,7 @@ class Machine:
             **os.environ,
             **self.settings.environment(),
             **ours,
-            "PYTHONPATH": str(RUN_POLLER.parent.parent),
+            "PYTHONPATH": os.pathsep.join([str(RUN_POLLER.parent.parent), os.environ.get("PYTHONPATH", "")]),
             **more,
         }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.container_daemon import ContainerDaemon
 from support.o2_stand_in import IMAGE
 
 from pidml.producer import o2physics_chain
@@ -29,6 +30,7 @@ class StandIns:
 
     folder: Path
     ready: dict[str, str]
+    daemon: ContainerDaemon | None = None
 
     def environment(self, *tools: str, o2: bool = False) -> dict[str, str]:
         """Return an environment in which only these tools are installed (``alienv``, ``docker``, …; O2 itself)."""
@@ -46,6 +48,7 @@ class StandIns:
         """Say how programs fail (``trackselection={"status": 3}``: the task ``o2-analysis-trackselection``)."""
         named = {f"o2-analysis-{name.replace('_', '-')}": fault for name, fault in faults.items()}
         content = {"log": str(self.folder / "log"), "o2": str(self.folder / "o2"), "faults": named, "ready": self.ready}
+        content["daemon"] = self.daemon.port if self.daemon else 0
         (self.folder / "settings.json").write_text(json.dumps(content))
 
     def calls(self, program: str = "") -> list[dict[str, Any]]:
@@ -55,10 +58,13 @@ class StandIns:
         return [call for call in map(json.loads, lines) if program in ("", call["program"])]
 
 
-def install(folder: Path, ready: dict[str, str]) -> StandIns:
-    """Install all programs; ``ready`` names the files that the last stage copies instead of writing its own."""
+def install(folder: Path, ready: dict[str, str], daemon: ContainerDaemon | None = None) -> StandIns:
+    """Install all programs; ``ready`` names the files that the last stage copies instead of writing its own.
+
+    docker and podman need the daemon that runs their containers.
+    """
     _programs(folder / "o2", PROGRAMS)
-    stand_ins = StandIns(folder, ready)
+    stand_ins = StandIns(folder, ready, daemon)
     stand_ins.faults()
     return stand_ins
 

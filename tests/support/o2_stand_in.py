@@ -9,7 +9,7 @@ the real programs would not understand. ``O2_STAND_IN`` names a JSON file::
 import json
 import os
 import shutil
-import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -197,10 +197,9 @@ def alienv(given):
 
 def container(given):
     arguments = sys.argv[1:]
-    if NAME != "apptainer" and arguments[:1] == ["kill"]:
+    if NAME != "apptainer" and arguments[:1] in (["ps"], ["rm"]):
         record(given)
-        os.killpg(int(Path(given["log"]).with_name(arguments[1]).read_text()), signal.SIGKILL)
-        return
+        sys.exit(ask_daemon(given, {"do": arguments[0], "arguments": arguments[1:]}))
     if arguments[:1] != ["exec" if NAME == "apptainer" else "run"]:
         die(f"unknown command {arguments[:1]}")
     valued = {"--env", "--mount"}
@@ -216,22 +215,23 @@ def container(given):
         die("not in the mounted folder")
     inside = dict(text.split("=", 1) for text in options.get("--env", []))
     inside |= {"PATH": f"{given['o2']}:/usr/bin:/bin", "O2_STAND_IN": os.environ["O2_STAND_IN"]}
-    named = Path(given["log"]).with_name(options["--name"][0]) if "--name" in options else Path(os.devnull)
-    sys.exit(apart(rest[1:], work, inside, named))
+    if NAME == "apptainer":
+        sys.exit(subprocess.run(rest[1:], cwd=work, env=inside, check=False).returncode)
+    name = options["--name"][0]
+    sys.exit(ask_daemon(given, {"do": "run", "name": name, "command": rest[1:], "cwd": work, "env": inside}))
 
 
-def apart(command, work, environment, named):
-    """Run a command that is no descendant of this process, as a daemon would, and return its status."""
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            named.write_text(str(os.getpgrp()))
-            status = subprocess.run(command, cwd=work, env=environment, check=False).returncode
-            os.write(writing, str(status).encode())
-        os._exit(0)
-    os.close(writing)
-    return int(os.read(reading, 10) or b"137")
+def ask_daemon(given, request):
+    """Have the daemon (:mod:`support.container_daemon`) do something; print what it says and return the status."""
+    with socket.create_connection(("127.0.0.1", given["daemon"])) as connection, connection.makefile("rwb") as stream:
+        stream.write(json.dumps(request).encode() + b"\n")
+        stream.flush()
+        for line in stream:
+            if line.startswith(b"status "):
+                return int(line.split()[1])
+            sys.stdout.buffer.write(line.removeprefix(b"output "))
+            sys.stdout.flush()
+    return 125
 
 
 def mount(text):
