@@ -50,6 +50,8 @@ def status() -> None:
     found = read_status(Settings.load())
     console = Console(soft_wrap=True)
     console.print(found.headline)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning[/] {warning}", highlight=False)
     if not found.jobs:
         console.print("no job was claimed into this store yet")
         return

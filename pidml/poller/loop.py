@@ -104,7 +104,7 @@ class Poller:
     def close(self) -> None:
         """Close connections and leave a last sign of life."""
         self._client.__exit__()
-        publish(self.settings, self.counts, self._claims.possibly_lost, "stopped", None, len(self._open))
+        publish(self.settings, self.counts, self._claims.book, "stopped", None, len(self._open))
 
     def run(self, until_empty: bool, at_most: int | None) -> Counts:
         """Work until told to stop or, with ``until_empty``, until nothing is to do or ``at_most`` tasks are claimed."""
@@ -282,9 +282,8 @@ class Poller:
         self._complaints.over("the server answers again")
 
     def _sign(self, doing: str, job: JobDirectory | None) -> None:
-        publish(
-            self.settings, self.counts, self._claims.possibly_lost, doing, job.task_id if job else None, len(self._open)
-        )
+        task = job.task_id if job else None
+        publish(self.settings, self.counts, self._claims.book, doing, task, len(self._open))
 
     def _heed_reload(self) -> None:
         if not self.signals.reload:

@@ -10,6 +10,7 @@ from typing import Any
 from pidml.alicetraint.jobs import JobDirectory, State, all_jobs, read_json
 from pidml.alicetraint.outbox import waiting
 from pidml.errors import StoreError
+from pidml.poller.claiming import read_book
 from pidml.poller.lock import poller_running
 from pidml.poller.surroundings import heartbeat_path
 from pidml.settings import Settings
@@ -45,12 +46,14 @@ class MachineStatus:
 
     Attributes:
         headline: machine, server and poller on one line.
+        warnings: what somebody should look at, one line each.
         poller_running: whether a poller works on the store.
         heartbeat: the poller's last sign of life (see :func:`pidml.poller.surroundings.publish`), or ``None``.
         jobs: claimed jobs, newest first.
     """
 
     headline: str
+    warnings: list[str]
     poller_running: bool
     heartbeat: dict[str, Any] | None
     jobs: list[JobStatus]
@@ -61,7 +64,25 @@ def status(settings: Settings) -> MachineStatus:
     running = poller_running(settings.store)
     sign = read_json(heartbeat_path(settings.store))
     jobs = [_job_status(job) for job in reversed(all_jobs(settings.store))]
-    return MachineStatus(_headline(settings, running, sign), running, sign, jobs)
+    return MachineStatus(_headline(settings, running, sign), _warnings(settings.store, running), running, sign, jobs)
+
+
+def _warnings(store: Path, running: bool) -> list[str]:
+    """Tell of claims without an answer, from the file that outlives every poller."""
+    try:
+        book = read_book(store)
+    except StoreError as error:
+        return [str(error)]
+    found = []
+    if book is not None and book.possibly_lost:
+        last = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(book.last_lost))
+        found.append(
+            f"{book.possibly_lost} tasks may have been assigned without arriving, the last on {last}: "
+            "look on the server for tasks of this machine that stay in Training, and queue them again"
+        )
+    if book is not None and (book.unanswered or (book.asked and not running)):
+        found.append("the last question for a task has no answer yet")
+    return found
 
 
 def _headline(settings: Settings, running: bool, sign: dict[str, Any] | None) -> str:
@@ -75,8 +96,6 @@ def _headline(settings: Settings, running: bool, sign: dict[str, Any] | None) ->
         parts.append(doing if running else f"poller not running, last sign of life {ago} ago")
         if running and time.time() - float(sign.get("time", 0)) > STALE_SECONDS:
             parts.append("it seems to hang")
-        if sign.get("claims_possibly_lost"):
-            parts.append(f"{sign['claims_possibly_lost']} tasks may have been assigned without arriving")
     return ", ".join([*parts, f"store {settings.store}"])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pidml.alicetraint.jobs import jobs_dir
 from pidml.errors import StoreError
+from pidml.poller.claiming import ClaimBook
 from pidml.poller.disk import free_bytes
 from pidml.poller.run import write_light
 from pidml.settings import Settings
@@ -68,7 +69,7 @@ def heartbeat_path(store: Path) -> Path:
 
 
 def publish(
-    settings: Settings, counts: Counts, possibly_lost: int, doing: str, task: int | None, open_jobs: int
+    settings: Settings, counts: Counts, claims: ClaimBook, doing: str, task: int | None, open_jobs: int
 ) -> None:
     """Write the poller's sign of life and, if asked for, its numbers for Prometheus.
 
@@ -84,7 +85,8 @@ def publish(
             "task": task,
             "open_jobs": open_jobs,
             "disk_free_bytes": free,
-            "claims_possibly_lost": possibly_lost,
+            "claims_possibly_lost": claims.possibly_lost,
+            "claims_unanswered": claims.unanswered,
             **asdict(counts),
         }
         write_light(heartbeat_path(settings.store), json.dumps(sign) + "\n")
@@ -109,6 +111,7 @@ def prometheus_text(sign: dict[str, object]) -> str:
         "time": ("time_seconds", "gauge"),
         "open_jobs": ("open_jobs", "gauge"),
         "disk_free_bytes": ("disk_free_bytes", "gauge"),
+        "claims_unanswered": ("claims_unanswered", "gauge"),
     }
     lines = []
     for key, value in sign.items():

@@ -1,5 +1,7 @@
 """A subsample of a job, shared between groups of files."""
 
+from itertools import pairwise
+
 import pytest
 
 from pidml.producer.shares import EVERYTHING, Share, portion, share_of_group
@@ -40,7 +42,7 @@ def test_fewer_tracks_than_groups_leave_groups_without():
 def test_portions_add_up_and_are_within_one_of_the_proportion(wanted):
     weights = [1, 10**12, 7, 7, 3 * 10**11, 1]
     borders = [sum(weights[:number]) for number in range(len(weights) + 1)]
-    portions = [portion(wanted, *pair, borders[-1]) for pair in zip(borders, borders[1:], strict=False)]
+    portions = [portion(wanted, *pair, borders[-1]) for pair in pairwise(borders)]
     assert sum(portions) == wanted
     for each, weight in zip(portions, weights, strict=True):
         assert abs(each * borders[-1] - wanted * weight) <= borders[-1]

@@ -3,6 +3,7 @@
 with fault_proxy(server.url) as proxy:
     proxy.faults = [Answer(503), LoseAnswer(), None]   # for the next requests, in order; then all pass
     proxy.choose = function                            # or: called with (method, path), gives the fault or None
+    proxy.hides = {"idempotency-key"}                  # headers of requests that the server is not to see
     proxy.seen                                         # (method, path, headers) of every request, in order
 """
 
@@ -71,6 +72,7 @@ class Proxy:
         self.upstream = urlsplit(upstream)
         self.faults: list[Fault] = []
         self.choose: Callable[[str, str], Fault] = lambda method, path: None
+        self.hides: set[str] = set()
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.injected: dict[str, int] = {}
         self.ending = threading.Event()
@@ -134,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         upstream = http.client.HTTPConnection(self.proxy.upstream.hostname, self.proxy.upstream.port, timeout=30)
         try:
-            headers = {key: value for key, value in self.headers.items() if key.lower() != "connection"}
+            left_out = {"connection", *self.proxy.hides}
+            headers = {key: value for key, value in self.headers.items() if key.lower() not in left_out}
             upstream.request(self.command, self.path, body, headers)
             answer = upstream.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
