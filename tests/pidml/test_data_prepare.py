@@ -1,49 +1,27 @@
-import errno
-import itertools
+"""Track tables become samples: every track once, split, shuffled, scaled; the same from the same input."""
+
 import json
 import os
-import subprocess
-import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prepared_input import content, numbered, numbered_frames, numbers, settings_with
 from track_files import make_columns, old_encoding, write_tables
 
-from pidml import atomic, species, tracks
+from pidml import species, tracks
 from pidml.data import prepare as prepare_module
 from pidml.data.prepare import prepare
-from pidml.data.prepared import SPLITS, PreparedDataset
-from pidml.errors import BadValues, DiskFull, MissingColumn, NoTables, NoTracks, StoreError
+from pidml.data.prepared import SPLITS
+from pidml.errors import NoTracks
 from pidml.simulation import write_track_table
 from pidml.spec.data_sections import Preparation
-
-ARRAYS = ("features", "pdg", "aux")
-
-
-def numbered(n, seed=0, first=0, **changes):
-    """Tracks whose fDcaZ is their number in the input, so that they can be told apart afterwards."""
-    return make_columns(n, seed) | {"fDcaZ": np.arange(first, first + n, dtype=np.float32)} | changes
-
-
-def settings_with(**sections):
-    return Preparation.model_validate(sections)
-
-
-def numbers(dataset, split):
-    return np.asarray(dataset.split(split).features[:, dataset.features.index("fDcaZ")]).astype(int)
-
-
-def content(dataset):
-    return {
-        (name, array): np.load(dataset.path / name / f"{array}.npy").tobytes() for name in SPLITS for array in ARRAYS
-    } | {"scaling": (dataset.path / "scaling.json").read_text(), "meta": dataset.meta}
 
 
 @pytest.fixture
 def input_file(tmp_path):
-    frames = {f"DF_{i + 1}": numbered(2000, i, first=2000 * i) for i in range(3)}
+    frames = numbered_frames()
     return write_tables(tmp_path / "in.root", frames, baskets=2), frames
 
 
@@ -205,51 +183,6 @@ def test_max_tracks_keeps_a_random_part_in_the_same_fractions(tmp_path, input_fi
     assert more.meta["tracks"] == everything.meta["tracks"]
 
 
-def test_a_track_on_the_edge_of_a_cut_is_dropped_and_each_cut_is_counted(tmp_path):
-    columns = numbered(1000)
-    columns["fTPCSignal"][:6] = [0, -1, 10_000, 20_000, np.nan, 50]
-    scale = np.ones(1000, np.float32)
-    scale[6:8] = [4 / columns["fP"][6], 5 / columns["fP"][7]]
-    for name in ("fP", "fPt", "fPx", "fPy", "fPz"):
-        columns[name] *= scale
-    columns["fP"][6] = 4.0
-    path = write_tables(tmp_path / "in.root", {"DF_1": columns})
-    wanted = settings_with(cuts={"momentum_max": 4.0, "abs_eta_max": 0.5, "primaries_only": True})
-    dataset = prepare([path], tmp_path / "out", wanted, simulation=True, seed=1)
-    with np.errstate(invalid="ignore"):
-        signal = (columns["fTPCSignal"] > 0) & (columns["fTPCSignal"] < 10_000)
-    momentum = columns["fP"] < 4.0
-    eta = np.abs(np.arcsinh(columns["fPz"] / columns["fPt"])) < 0.5
-    primary = columns["fIsPhysicalPrimary"] == 1
-    assert dataset.meta["removed"] == {
-        "bad_values": 0,
-        "tpc_signal": 5,
-        "momentum": np.sum(signal & ~momentum),
-        "eta": np.sum(signal & momentum & ~eta),
-        "secondary": np.sum(signal & momentum & eta & ~primary),
-        "max_tracks": 0,
-    }
-    assert not momentum[6]
-    kept = np.sort(np.concatenate([numbers(dataset, name) for name in SPLITS]))
-    np.testing.assert_array_equal(kept, np.flatnonzero(signal & momentum & eta & primary))
-
-
-def test_experimental_data_has_no_labels(tmp_path):
-    path = write_tables(tmp_path / "in.root", {"DF_1": make_columns(500, simulation=False)}, tree="O2pidtracksdataml")
-    dataset = prepare([path], tmp_path / "out", Preparation(), simulation=False, seed=1)
-    assert not dataset.simulation
-    assert not dataset.split("train").pdg.any()
-    assert "fIsPhysicalPrimary" not in dataset.meta["aux"]
-    assert sum(dataset.meta["counts"]["train"]["unlabelled"].values()) == len(dataset.split("train"))
-
-
-def test_simulation_and_data_are_not_mistaken_for_each_other(tmp_path):
-    path = write_tables(tmp_path / "in.root", {"DF_1": make_columns(50, simulation=False)}, tree="O2pidtracksdataml")
-    with pytest.raises(NoTables, match=r"in\.root: DF_1/O2pidtracksdataml is a table of experimental data"):
-        prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    assert not (tmp_path / "out").exists()
-
-
 def test_nsigma_columns_are_kept_where_every_table_has_them(tmp_path):
     full = make_columns(300) | {"fTPCNSigmaPi": np.linspace(-3, 3, 300, dtype=np.float32)}
     full["fTPCNSigmaPi"][7] = np.inf  # may be, where no width is expected
@@ -263,150 +196,8 @@ def test_nsigma_columns_are_kept_where_every_table_has_them(tmp_path):
     assert "fTPCNSigmaPi" not in both.meta["aux"]
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        *itertools.product(["fP", "fPt", "fPx", "fPz"], [np.nan, np.inf, -np.inf]),
-        ("fDcaXY", np.inf),
-        ("fBeta", -np.inf),
-    ],
-)
-def test_many_impossible_values_refuse_the_file_few_are_dropped(tmp_path, column, value):
-    columns = numbered(20_000)
-    columns[column][[5, 17_000]] = value
-    path = write_tables(tmp_path / "in.root", {"DF_1": columns})
-    dataset = prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    assert dataset.meta["removed"]["bad_values"] == 2
-    kept = np.concatenate([numbers(dataset, name) for name in SPLITS])
-    assert not {5, 17_000} & set(kept)
-    assert len(kept) == 19_998
-    columns[column][100:110] = value
-    bad = write_tables(tmp_path / "bad.root", {"DF_7": columns})
-    with pytest.raises(BadValues, match=rf"bad\.root: 12 of 20000 tracks .*DF_7/O2pidtracksmcml (fP|{column})\b"):
-        prepare([path, bad], tmp_path / "out2", Preparation(), simulation=True, seed=1)
-
-
-def test_momenta_that_contradict_each_other_are_impossible(tmp_path):
-    columns = make_columns(5000)
-    columns["fP"][:100] *= 1.1
-    path = write_tables(tmp_path / "in.root", {"DF_1": columns})
-    with pytest.raises(BadValues, match="100 of 5000 tracks"):
-        prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1)
-
-
-def test_features_that_tell_nothing_are_reported_and_harmless(tmp_path):
-    columns = make_columns(1000)
-    columns["fDcaZ"][:] = 0.3
-    columns["fTOFSignal"][:] = np.nan
-    columns["fBeta"][:] = np.nan
-    path = write_tables(tmp_path / "in.root", {"DF_1": columns})
-    dataset = prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    scaled = dataset.scaling.apply(np.asarray(dataset.split("train").features))
-    assert np.all(np.abs(scaled[:, dataset.features.index("fDcaZ")]) < 1e-6)
-    assert np.isnan(scaled[:, dataset.features.index("fBeta")]).all()
-    said = "\n".join(dataset.meta["warnings"])
-    assert "fDcaZ has the same value 0.3" in said
-    assert "fTOFSignal is missing for every track" in said
-    assert len(dataset.meta["warnings"]) == 3
-
-
-def test_nothing_left_after_the_cuts_names_what_removed_it(tmp_path, input_file):
-    path, _ = input_file
-    wanted = settings_with(cuts={"tpc_signal_min": 5000.0})
-    with pytest.raises(NoTracks, match=r"6000 tracks in 3 tables of .*in\.root .*tpc_signal removed 6000"):
-        prepare([path], tmp_path / "out", wanted, simulation=True, seed=1)
-    with pytest.raises(NoTracks, match="no track is left for validation"):
-        prepare([path], tmp_path / "out2", settings_with(max_tracks=2), simulation=True, seed=1)
-    empty = write_tables(tmp_path / "empty.root", {"DF_1": make_columns(0)})
-    with pytest.raises(NoTracks, match=r"empty\.root"):
-        prepare([empty], tmp_path / "out3", Preparation(), simulation=True, seed=1)
-
-
-def test_empty_tables_among_others_are_fine(tmp_path):
-    path = write_tables(tmp_path / "in.root", {"DF_1": make_columns(0), "DF_2": numbered(200)})
-    dataset = prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    assert sum(dataset.meta["tracks"].values()) == 200
-
-
-def test_column_missing_from_any_file_is_found_before_anything_is_written(tmp_path):
-    columns = make_columns(100)
-    del columns["fBeta"]
-    good = write_tables(tmp_path / "good.root", {"DF_1": make_columns(100)})
-    bad = write_tables(tmp_path / "bad.root", {"DF_9": columns})
-    with pytest.raises(MissingColumn, match=r"bad\.root: DF_9/O2pidtracksmcml has no column fBeta"):
-        prepare([good, bad], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    assert not (tmp_path / "out").exists()
-
-
-def test_prepared_data_is_not_overwritten(tmp_path, input_file):
-    prepare([input_file[0]], tmp_path / "out", Preparation(), simulation=True, seed=1)
-    before = content(PreparedDataset.open(tmp_path / "out"))
-    with pytest.raises(StoreError, match="not empty"):
-        prepare([input_file[0]], tmp_path / "out", Preparation(), simulation=True, seed=2)
-    assert content(PreparedDataset.open(tmp_path / "out")) == before
-
-
-def test_failed_write_leaves_nothing(tmp_path, input_file, monkeypatch):
-    path, _ = input_file
-    written, real = [], os.pwrite
-
-    def full(descriptor, data, offset):
-        written.append(len(data))
-        if len(written) > 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", full)
-    store = tmp_path / "store"
-    with pytest.raises(DiskFull, match="no space left"), atomic.atomic_directory(store / "data") as folder:
-        prepare([path], folder, Preparation(), simulation=True, seed=1)
-    assert list(store.iterdir()) == []
-
-
-@pytest.fixture
-def tiny_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small file system")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_full_disk_is_named_and_leaves_nothing(tiny_disk, input_file):
-    path, _ = input_file
-    with pytest.raises(DiskFull, match=str(tiny_disk)), atomic.atomic_directory(tiny_disk / "data") as folder:
-        prepare([path], folder, Preparation(), simulation=True, seed=1)
-    assert list(tiny_disk.iterdir()) == []
-
-
-def test_nothing_but_the_dataset_stays_in_the_directory(tmp_path, input_file):
-    path, _ = input_file
-    done = []
-    prepare([path], tmp_path / "out", Preparation(), simulation=True, seed=1, progress=lambda *n: done.append(n))
-    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == sorted([*SPLITS, "meta.json", "scaling.json"])
-    assert done[-1] == (6000, 6000)
-    assert PreparedDataset.open(tmp_path / "out").meta["seed"] == 1
-
-
 def test_known_likelihood_is_passed_on_if_every_file_has_it(tmp_path, input_file):
     write_track_table(tmp_path / "simulated.root", 600, seed=1)
     alone = prepare([tmp_path / "simulated.root"], tmp_path / "a", Preparation(), simulation=True, seed=1)
     both = prepare([tmp_path / "simulated.root", input_file[0]], tmp_path / "b", Preparation(), simulation=True, seed=1)
     assert (alone.meta["likelihood_known"], both.meta["likelihood_known"]) == (True, False)
-
-
-def test_memory_is_bounded_by_chunk_and_bucket_not_by_the_input(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_BUCKET_BYTES", 4_000_000)
-    monkeypatch.setattr(prepare_module, "_SPOOL_MEMORY", 2_000_000)
-    path = write_tables(tmp_path / "in.root", {f"DF_{i}": make_columns(10_000, i) for i in range(8)})
-    peaks, sizes = [], []
-    for name, paths in (("small", [path]), ("large", [path] * 12)):
-        tracemalloc.start()
-        prepare(paths, tmp_path / name, Preparation(), simulation=True, seed=1, chunk=10_000)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        sizes.append(sum(item.stat().st_size for item in (tmp_path / name).rglob("*.npy")))
-    assert sizes[1] > 11 * sizes[0]
-    assert peaks[1] - peaks[0] < 0.15 * (sizes[1] - sizes[0])

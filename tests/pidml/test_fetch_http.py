@@ -2,10 +2,10 @@
 
 import hashlib
 import logging
-import random
 import zlib
 
 import pytest
+from support.downloads import CONTENT, QUICK, SHA256, get, published, serve
 from support.fault_http import Corrupt, Cut, Hold, NoLength, Served, Status, WrongRange, fault_server
 from support.server_process import running_server
 
@@ -13,9 +13,6 @@ from pidml.errors import ChecksumMismatch, DiskFull, DownloadError, InputMissing
 from pidml.fetch import FetchOptions, fetch
 from pidml.spec.data_sections import InputFile
 
-CONTENT = random.Random(1).randbytes(3_000_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-QUICK = FetchOptions(backoff=0.01, max_backoff=0.05, read_timeout=1.0, reserve=0)
 LFN = "/alice/sim/2024/LHC24b1b/0/535084/AOD/001/AO2D.root"
 
 
@@ -28,21 +25,6 @@ def server():
 @pytest.fixture
 def destination(tmp_path):
     return tmp_path / "out" / "AO2D.root"
-
-
-def published(destination):
-    """The content, after checking that nothing temporary is left beside it."""
-    assert [path.name for path in destination.parent.iterdir()] == [destination.name]
-    return destination.read_bytes()
-
-
-def serve(server, **settings):
-    server.files["/a.root"] = served = Served(CONTENT, **settings)
-    return served
-
-
-def get(server, destination, options=QUICK, **file):
-    return fetch(InputFile(path=f"{server.url}/a.root", **file), destination, options)
 
 
 def test_a_file_is_downloaded_and_verified(server, destination):

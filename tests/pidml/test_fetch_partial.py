@@ -1,8 +1,6 @@
 """Parts of downloads: kept over a kill, used for what they are parts of only, held by one process at a time."""
 
-import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -10,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.downloads import CONTENT, QUICK, SHA256, get, published, serve
 from support.fault_http import Cut, Hold, Served, fault_server
 
 from pidml.atomic import is_temporary
@@ -17,10 +16,6 @@ from pidml.errors import DownloadError
 from pidml.fetch import FetchOptions, fetch
 from pidml.fetch.partial import hold
 from pidml.spec.data_sections import InputFile
-
-CONTENT = random.Random(1).randbytes(3_000_000)
-SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
-QUICK = FetchOptions(backoff=0.01, max_backoff=0.05, read_timeout=1.0, reserve=0)
 
 
 @pytest.fixture
@@ -32,21 +27,6 @@ def server():
 @pytest.fixture
 def destination(tmp_path):
     return tmp_path / "out" / "AO2D.root"
-
-
-def published(destination):
-    """The content, after checking that nothing temporary is left beside it."""
-    assert [path.name for path in destination.parent.iterdir()] == [destination.name]
-    return destination.read_bytes()
-
-
-def serve(server, **settings):
-    server.files["/a.root"] = served = Served(CONTENT, **settings)
-    return served
-
-
-def get(server, destination, options=QUICK, **file):
-    return fetch(InputFile(path=f"{server.url}/a.root", **file), destination, options)
 
 
 def test_a_part_of_one_address_is_not_used_for_another(server, destination):
@@ -138,7 +118,7 @@ def test_two_processes_fetch_one_file_once(server, destination):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("stated", "taken_over"), [({}, 0), ({"checksum": SHA256}, 1_000_000)])
+@pytest.mark.parametrize(("stated", "taken_over"), [({}, 0), ({"checksum": f"sha256:{SHA256}"}, 1_000_000)])
 def test_what_was_written_before_a_power_cut_counts_only_if_a_checksum_is_compared(
     server, destination, monkeypatch, stated, taken_over
 ):

@@ -3,12 +3,12 @@
 import signal
 import subprocess
 import sys
-import uuid
 from dataclasses import replace
 
 import pytest
 from support.fault_proxy import Answer, Drop, LoseAnswer, fault_proxy
 from support.machine import fake_command, running_machine
+from support.poller import with_own_store
 
 from pidml.alicetraint.jobs import jobs_dir, store_claim
 from pidml.errors import AnswerLost, ServerError, StoreError
@@ -25,11 +25,7 @@ def server_machine(tmp_path_factory):
 
 @pytest.fixture
 def machine(server_machine, tmp_path):
-    with server_machine.client() as client:
-        while client.claim(uuid.uuid4().hex) is not None:
-            pass
-    jobs_dir(tmp_path).mkdir()
-    return replace(server_machine, settings=replace(server_machine.settings, store=tmp_path))
+    return with_own_store(server_machine, tmp_path / "store")
 
 
 @pytest.fixture
@@ -151,6 +147,7 @@ def test_a_poller_that_died_after_the_task_was_stored_lost_nothing(machine):
 
 def test_a_book_of_an_earlier_version_and_a_damaged_one(machine):
     path = jobs_dir(machine.settings.store) / "next-claim.json"
+    path.parent.mkdir(parents=True)
     path.write_text('{"key": "kept"}')
     assert Claims(machine.settings.store).book.key == "kept"
     path.write_text('{"asked": true}')

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.waiting import alive, eventually
 
 from pidml.alicetraint.jobs import JOB_DIR_VARIABLE
 from pidml.poller.process import JobProcess, end_leftovers
@@ -49,20 +50,6 @@ def start(folder: Path, *arguments: str) -> JobProcess:
 def family(folder: Path) -> list[int]:
     eventually((folder / "family").exists, 20)
     return [int(pid) for pid in (folder / "family").read_text().split()]
-
-
-def eventually(condition, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize(
@@ -117,8 +104,8 @@ def test_a_killed_guard_takes_the_job_along_and_the_rest_is_found(tmp_path):
 POLLER = """
 import os, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from pidml.test_poller_process import start
+sys.path[:0] = {paths}
+from test_poller_process import start
 process = start(Path(sys.argv[1]), *sys.argv[2:])
 print(process.pid, flush=True)
 time.sleep(600)
@@ -126,7 +113,8 @@ time.sleep(600)
 
 
 def start_and_kill(folder: Path, with_guard: bool) -> tuple[int, list[int]]:
-    script = POLLER.replace("{tests!r}", repr(str(Path(__file__).parent))).replace("pidml.test_", "test_")
+    here = Path(__file__).parent
+    script = POLLER.replace("{paths}", repr([str(here), str(here.parent)]))
     poller = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
     with poller:
         guard = int(poller.stdout.readline())

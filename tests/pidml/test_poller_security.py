@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from support.machine import running_machine
-from test_poller_process import eventually
+from support.waiting import eventually
 
 from pidml.alicetraint.jobs import job_directory
 from pidml.server.protocol import TaskStatus

@@ -13,7 +13,7 @@ import pytest
 from support.container_daemon import container_daemon
 from support.machine import running_machine
 from support.o2_setup import IMAGE, install
-from test_poller_process import eventually
+from support.waiting import eventually
 
 from pidml.atomic import exclusive
 from pidml.errors import ProducerError

@@ -1,0 +1,70 @@
+"""Limits of the machine: room on the disk, and the time of a job."""
+
+import json
+import os
+
+import pytest
+from support.machine import running_machine
+from support.poller import failure_text, run, with_own_store
+
+from pidml.alicetraint.jobs import job_directory
+from pidml.errors import DiskFull
+from pidml.server.protocol import TaskStatus
+
+
+@pytest.fixture(scope="module")
+def server_machine(tmp_path_factory):
+    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(server_machine, tmp_path):
+    return with_own_store(server_machine, tmp_path / "store")
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
+
+
+def test_files_larger_than_the_whole_disk_fail_at_once_and_say_why(machine):
+    [task] = machine.queue(Size=2**62)
+    assert run(machine).retries == 0
+    assert "exceed this machine's whole disk" in failure_text(machine, task)
+
+
+def test_too_little_room_is_waited_for_and_then_said(machine, monkeypatch):
+    total = os.statvfs(machine.settings.store.parent)
+    room = total.f_bavail * total.f_frsize
+    [task] = machine.queue(Size=int(room * 0.95))
+    counts = run(machine)
+    assert counts.retries == 3
+    assert "are free for" in failure_text(machine, task)
+    assert not job_directory(machine.settings.store, task).log_file.exists(), "it was never started"
+
+
+def test_nothing_is_claimed_without_room(machine):
+    [task] = machine.queue()
+    with pytest.raises(DiskFull, match="must stay free"):
+        run(machine.with_limits(min_free=2**60))
+    assert machine.status(task) is TaskStatus.QUEUED
+
+
+def test_a_disk_that_fills_up_ends_the_job(machine, plan, monkeypatch):
+    plan(seconds=30)
+    [task] = machine.queue()
+    answers = iter([2**40] * 8)
+    monkeypatch.setattr("pidml.poller.disk.free_bytes", lambda store: next(answers, 0))
+    limited = machine.with_limits(min_free=1, attempts=1)
+    counts = run(limited, once=True, drain=False)
+    assert counts.failed == 1
+    assert "[P201]" in failure_text(machine, task)
+
+
+def test_a_job_that_runs_too_long_is_ended(machine, plan):
+    plan(seconds=60)
+    [task] = machine.queue()
+    counts = run(machine.with_limits(wall_clock=0.5))
+    assert counts.failed == 1
+    assert "ran longer than" in failure_text(machine, task)
