@@ -22,6 +22,8 @@ from pidml.errors import ConfigError, GpuUnavailable
 #: One place per machine, whatever ``TMPDIR`` a job was given.
 LOCKS = Path("/tmp/pidml-gpus")  # noqa: S108 - shared between users on purpose; files are opened without following links
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: Values of it that hide everything: a person's, Slurm's, and what HTCondor gives to a job that asked for no GPU.
+_NONE = ("", "-1", "NoDevFiles", "10000")
 Accelerator = Literal["auto", "cpu", "gpu"]
 
 
@@ -75,7 +77,7 @@ def offered(requested: str, environment: MutableMapping[str, str]) -> list[Gpu]:
 
     Args:
         requested: a list as in :func:`chosen`; empty leaves all that are visible.
-        environment: ``CUDA_VISIBLE_DEVICES`` restricts what is visible; "" and "-1" hide everything.
+        environment: ``CUDA_VISIBLE_DEVICES`` restricts what is visible.
 
     Raises:
         ConfigError: a GPU is named that does not exist or is not visible.
@@ -83,7 +85,7 @@ def offered(requested: str, environment: MutableMapping[str, str]) -> list[Gpu]:
     gpus = installed()
     if VISIBLE in environment:
         names = environment[VISIBLE].strip()
-        gpus = [] if names in ("", "-1", "NoDevFiles") else chosen(gpus, names, VISIBLE)
+        gpus = [] if names in _NONE else chosen(gpus, names, VISIBLE)
     return chosen(gpus, requested, "--gpus") if requested else gpus
 
 

@@ -60,7 +60,16 @@ def test_what_was_given_is_honoured(driver: Path) -> None:
     assert [gpu.index for gpu in offered("1", environment)] == [1]
     with pytest.raises(ConfigError, match="--gpus: there is no GPU '0'"):
         offered("0", environment)
-    assert offered("", {"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+@pytest.mark.parametrize("names", ["", "-1", "NoDevFiles", "10000"])
+def test_a_job_that_was_given_no_gpu_takes_none(driver: Path, names: str) -> None:
+    """HTCondor gives 10000 to jobs that asked for none, Slurm NoDevFiles."""
+    environment = {"CUDA_VISIBLE_DEVICES": names}
+    assert offered("", environment) == []
+    with reserved("auto", 1, environment=environment, locks=driver) as devices:
+        assert devices == []
+        assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.mark.parametrize("names", ["7", "GPU-x", "0,0", "-1", "a b"])

@@ -1,13 +1,15 @@
-"""A whole job on stand-in batch systems whose jobs really run: the same outputs as on one machine."""
+"""A whole job on batch systems, real ones and stand-ins whose jobs really run: the same outputs as on one machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.schedulers.daemons import Daemons
 from support.schedulers.standin import StandIn
 from support.small_job import write_job
 
@@ -15,6 +17,18 @@ from pidml.experiment import create_experiment
 from pidml.law_command import law_command, law_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+#: What a job of two files is made of on a batch system.
+JOBS = {"DownloadAOD-0": 1, "DownloadAOD-1": 1, "ProduceTracks-0": 1, "ProduceTracks-1": 1, "Train-0": 1}
+PROFILES = {"slurm": "slurm", "htcondor": "farm"}
+
+
+@dataclass
+class Local:
+    """A job and what it gives on this machine: arrays of the prepared data and metrics."""
+
+    job: Path
+    arrays: dict[Path, bytes]
+    metrics: object
 
 
 def run_job(store: Path, job: Path, **environment: str) -> None:
@@ -32,25 +46,48 @@ def results(store: Path) -> tuple[dict[Path, bytes], object]:
     return arrays, json.loads(metrics.read_text())
 
 
-def test_the_same_outputs_here_on_slurm_on_htcondor_and_in_an_experiment_folder(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    folder = tmp_path_factory.mktemp("whole")
     job = write_job(
-        tmp_path, tracks=4000, files=2, fmt="ao2d", producer={"files_per_group": 1},
+        folder, tracks=4000, files=2, fmt="ao2d", producer={"files_per_group": 1},
         resources={"train": {"cores": len(os.sched_getaffinity(0))}},
     )  # fmt: skip
-    run_job(tmp_path / "local", job)
-    arrays, metrics = results(tmp_path / "local")
+    run_job(folder / "local", job)
+    arrays, metrics = results(folder / "local")
     assert len(arrays) == 9
-    for profile in ("slurm", "farm"):
-        scheduler = StandIn(tmp_path / f"spool-{profile}")
-        with scheduler.running():
-            run_job(tmp_path / profile, job, PIDML_SITE=profile, **scheduler.environment)
-        assert {name["name"].split("-")[1] for name in scheduler.jobs()} == {"DownloadAOD", "ProduceTracks", "Train"}
-        assert len(scheduler.jobs()) == 5
-        assert results(tmp_path / profile) == (arrays, metrics)
+    return Local(job, arrays, metrics)
 
+
+@pytest.mark.scheduler
+@pytest.mark.parametrize("kind", ["slurm", "htcondor"])
+def test_the_same_outputs_on_a_real_scheduler(
+    local: Local, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    scheduler: Daemons = request.getfixturevalue(kind)
+    store = tmp_path / "store"
+    run_job(store, local.job, PIDML_SITE=PROFILES[kind], **scheduler.environment)
+    assert results(store) == (local.arrays, local.metrics)
+    assert scheduler.jobs(store) == [(name, "COMPLETED") for name, _ in scheduler.jobs(store)]
+    assert {"-".join(name.split("-")[1:3]): 1 for name, _ in scheduler.jobs(store)} == JOBS
+    assert len(scheduler.jobs(store)) == len(JOBS)
+    log = next(store.glob("Train/*.job.log")).read_text()
+    assert "task exit code: 0" in log
+
+
+def test_the_same_outputs_on_stand_in_commands(local: Local, tmp_path: Path) -> None:
+    scheduler = StandIn(tmp_path / "spool")
+    with scheduler.running():
+        run_job(tmp_path / "store", local.job, PIDML_SITE="farm", **scheduler.environment)
+    assert {"-".join(job["name"].split("-")[1:3]): 1 for job in scheduler.jobs()} == JOBS
+    assert len(scheduler.jobs()) == len(JOBS)
+    assert results(tmp_path / "store") == (local.arrays, local.metrics)
+
+
+def test_the_same_outputs_in_an_experiment_folder(local: Local, tmp_path: Path) -> None:
     folder = create_experiment(tmp_path / "experiment", "slurm", "sandbox")
-    (folder / "job.yaml").write_text(job.read_text())
-    scheduler = StandIn(tmp_path / "spool-experiment")
+    (folder / "job.yaml").write_text(local.job.read_text())
+    scheduler = StandIn(tmp_path / "spool")
     command = [str(folder / "run.sh"), "law", "run", "Benchmark", "--job", str(folder / "job.yaml")]
     with scheduler.running():
         done = subprocess.run(
@@ -58,5 +95,5 @@ def test_the_same_outputs_here_on_slurm_on_htcondor_and_in_an_experiment_folder(
             text=True, timeout=500, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert len(scheduler.jobs()) == 5
-    assert results(folder / "store") == (arrays, metrics)
+    assert len(scheduler.jobs()) == len(JOBS)
+    assert results(folder / "store") == (local.arrays, local.metrics)

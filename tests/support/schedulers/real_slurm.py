@@ -8,12 +8,12 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from support.schedulers.daemons import Daemons
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
@@ -48,7 +48,7 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-class RealSlurm:
+class RealSlurm(Daemons):
     """The daemons and how to reach them.
 
     Args:
@@ -56,11 +56,15 @@ class RealSlurm:
         cpus: processors of the node.
     """
 
+    kind = "slurm"
+    submits = "sbatch"
+    tells = ("squeue", "sacct")
+
     def __init__(self, folder: Path, cpus: int = 2) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.cpus = cpus
+        self.host = socket.gethostname().split(".")[0]
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
-        self._processes: list[subprocess.Popen[bytes]] = []
 
     @contextmanager
     def running(self) -> Iterator[RealSlurm]:
@@ -80,46 +84,31 @@ class RealSlurm:
             yield self
         finally:
             self.ask("scancel", f"--user={getpass.getuser()}")
-            for process in reversed(self._processes):
-                process.terminate()
-                try:
-                    process.wait(timeout=20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(timeout=20)
+            self._end()
 
-    def ask(self, *command: str) -> str | None:
-        """Return what a command prints; None if it fails."""
-        try:
-            done = subprocess.run(
-                command, env=os.environ | self.environment, capture_output=True, text=True, check=False, timeout=60
-            )
-        except FileNotFoundError:
-            return None
-        return done.stdout if done.returncode == 0 else None
+    def _all_jobs(self) -> list[tuple[str, str]]:
+        out = self.ask("sacct", "-X", "-n", "-P", "--starttime=now-1hour", "--format=JobName,State") or ""
+        rows = [line.split("|") for line in out.splitlines()]
+        return [(name, state.split()[0]) for name, state in rows]
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until something is true; a daemon that ended is reported with its log."""
-        end = time.monotonic() + seconds
-        while not condition():
-            for process in self._processes:
-                if process.poll() is not None:
-                    raise AssertionError(f"{process.args} ended:\n{self._logs()}")
-            assert time.monotonic() < end, f"waited too long:\n{self._logs()}"
-            time.sleep(0.1)
+    def processes(self) -> list[int]:
+        """Return the numbers of the processes of jobs that run now; the first is a job's script."""
+        lines = (self.ask("scontrol", "listpids") or "").splitlines()
+        return [int(words[0]) for line in lines if (words := line.split()) and words[0].isdigit()]
 
-    def _logs(self) -> str:
-        return "\n".join(
-            f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log")
-        )
+    def remove(self, name: str) -> None:
+        """Take a job out of the queue as its owner would."""
+        self.ask("scancel", f"--name={name}")
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | self.environment
-        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
-        with (self.folder / f"{command[0]}.out.log").open("wb") as out:
-            process = subprocess.Popen([program, *command[1:]], env=environment, stdout=out, stderr=out)
-        self._processes.append(process)
-        return process
+    def set_node(self, state: str) -> None:
+        """Change the state of the node as an administrator would; ``DOWN`` is what Slurm does when one vanishes."""
+        self.ask("scontrol", "update", f"NodeName={self.host}", f"State={state}", "Reason=test")
+
+    def memory_asked(self, store: Path) -> list[int]:
+        """Return the memory in MB that each job of a store's workflows asked for, oldest first."""
+        names = {name for name, _ in self.jobs(store)}
+        rows = (self.ask("sacct", "-X", "-n", "-P", "--format=JobName,ReqMem") or "").splitlines()
+        return [int(memory.rstrip("M")) for name, memory in (row.split("|") for row in rows) if name in names]
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -153,7 +142,7 @@ class RealSlurm:
 
     def _configure(self) -> None:
         self.ports = _free_ports(4)
-        host, folder, user = socket.gethostname().split(".")[0], self.folder, getpass.getuser()
+        host, folder, user = self.host, self.folder, getpass.getuser()
         (folder / "slurm.conf").write_text(f"""
 ClusterName=pidml
 SlurmctldHost={host}(127.0.0.1)
