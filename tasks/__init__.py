@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pidml.settings import adopt_dotenv
 from tasks import messages
+from tasks.apply import ApplyModel
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
 from tasks.explore import ExploreData
@@ -20,6 +21,7 @@ messages.configure()
 adopt_dotenv()
 
 __all__ = [
+    "ApplyModel",
     "Benchmark",
     "DownloadAOD",
     "ExploreData",

@@ -45,15 +45,16 @@ class DownloadAOD(Step, RemoteWorkflow):
     def settings(self) -> dict[str, Any]:
         """What identifies the file (a branch) or the list of files (the workflow)."""
         if self.is_workflow():
-            return {"files": [_identity(file) for file in self.spec.dataset.files], "lenient": self.lenient}
-        return {"file": _identity(self.branch_data)} | ({"lenient": True} if self.lenient else {})
+            return {"files": [file_identity(file.path) for file in self.spec.dataset.files], "lenient": self.lenient}
+        return {"file": file_identity(self.branch_data.path)} | ({"lenient": True} if self.lenient else {})
 
     def make(self, out: Path) -> dict[str, Any]:
         """Fetch and verify the file; resumes what an earlier attempt left."""
         from pidml.fetch import FetchOptions, fetch
 
         options = FetchOptions.from_env(os.environ, from_server=self.job_id != NO_JOB)
-        partial = self.store.root / type(self).__name__ / ".partial" / digest(_identity(self.branch_data)) / FILE_NAME
+        known_by = digest(file_identity(self.branch_data.path))
+        partial = self.store.root / type(self).__name__ / ".partial" / known_by / FILE_NAME
         with exclusive(partial.parent):  # a job that may do without the file and one that may not share the download
             try:
                 receipt = fetch(self.branch_data, partial, options)
@@ -99,14 +100,14 @@ def forget_passing(task: JobTask) -> int:
     return forgotten
 
 
-def _identity(file: InputFile) -> dict[str, Any]:
-    """An LFN or remote address names its content; a local file is known by path, size and time of change."""
-    local = urlsplit(file.path).scheme in ("", "file") and not file.path.startswith("/alice/")
+def file_identity(path: str) -> dict[str, Any]:
+    """Return what a file is known by: an LFN or remote address alone; a local path with size and time of change."""
+    local = urlsplit(path).scheme in ("", "file") and not path.startswith("/alice/")
     if not local:
-        return {"path": file.path}
-    place = unquote(urlsplit(file.path).path) if file.path.startswith("file:") else file.path
+        return {"path": path}
+    place = unquote(urlsplit(path).path) if path.startswith("file:") else path
     try:
         status = Path(place).stat()
     except OSError:
-        return {"path": file.path}
-    return {"path": file.path, "size": status.st_size, "changed": status.st_mtime_ns}
+        return {"path": path}
+    return {"path": path, "size": status.st_size, "changed": status.st_mtime_ns}

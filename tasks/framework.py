@@ -137,7 +137,7 @@ class Step(JobTask):
 
     def _run(self) -> None:
         if getattr(self, "branch", 0) == 0:  # the first branch does it for all
-            renew_index(self)
+            self.note_outputs()
         with exclusive(self.directory):
             if self.output().exists():
                 return  # another process made it while this one waited
@@ -145,6 +145,10 @@ class Step(JobTask):
             with steplog.captured(self.log_file):
                 self._run_logged()
             self.published()
+
+    def note_outputs(self) -> None:
+        """Record in the store's index which outputs belong to the job."""
+        renew_index(self)
 
     def published(self) -> None:
         """Called once the output is in its place: what was kept for resuming may go."""

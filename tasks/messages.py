@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 
 _MARK = "_pidml_shown"
+#: A traceback that luigi wrote into a message, up to the text of an error made on purpose.
+_TRACEBACK = re.compile(
+    r"Traceback \(most recent call last\):.*^pidml\.errors\.\w+: (?=\[P\d{3}\])", re.DOTALL | re.MULTILINE
+)
 
 
 def shown_once(error: BaseException) -> None:
@@ -21,6 +26,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and was_shown(error):
         record.exc_info = record.exc_text = None
+    message = record.getMessage()
+    if _TRACEBACK.search(message):
+        record.msg, record.args = _TRACEBACK.sub("", message), ()
     return True
 
 

@@ -9,10 +9,10 @@ from pidml.errors import PidmlError
 
 def main() -> None:
     """Run the command line; an error made on purpose is shown in one piece, without a traceback."""
-    from pidml.cli import init, jobs, machine, make
+    from pidml.cli import apply, init, jobs, machine, make
     from pidml.cli.app import app
 
-    for module in (init, jobs, machine, make):
+    for module in (apply, init, jobs, machine, make):
         module.register(app)
     try:
         app()

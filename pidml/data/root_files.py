@@ -38,7 +38,7 @@ def reading(path: Path, place: str = "") -> Iterator[None]:
     except (PidmlError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise InputMissing(f"{path}: no such file", "check the path in dataset.files") from error
+        raise InputMissing(f"{path}: no such file", "check the path, in a job that of dataset.files") from error
     except Exception as error:
         where = f"{path}: {place}" if place else str(path)
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -73,6 +73,19 @@ def collisions_in(file: Any, path: Path, frame: str) -> int:
     return int(tree.num_entries)
 
 
+def tracks_in(file: Any, path: Path, frame: str) -> int:
+    """Return the number of tracks in the raw tables of a ``DF_`` directory."""
+    reader = _FrameReader(file, path, frame)
+    tree = root_files.open_tree(file, path, frame, reader.table("O2track_iu", "O2track"))
+    return int(tree.num_entries)
+
+
+def has_truth(file: Any, path: Path, frame: str) -> bool:
+    """Tell whether a ``DF_`` directory says which particle each track belongs to."""
+    trees = root_files.trees_in(file, path, frame)
+    return all(latest_version(trees, base) is not None for base in ("O2mctracklabel", "O2mcparticle"))
+
+
 def read_frame(file: Any, path: Path, frame: str, simulation: bool) -> RawFrame:
     """Read what the producer needs from a ``DF_`` directory of an open AO2D file.
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from pidml import atomic
 from pidml.data import root_files
 from pidml.data.ahead import ahead
-from pidml.data.cuts import TOLERATED_BAD_PART
-from pidml.errors import BadValues, NoTables
+from pidml.errors import NoTables
 from pidml.producer import ao2d, assemble, selection
 from pidml.simulation import metadata
 
@@ -175,13 +174,7 @@ def _selected(
         read[source.path] += len(raw)
         bad[source.path] += removed["bad_values"] - before
     for path, number in bad.items():
-        if number > TOLERATED_BAD_PART * read[path]:
-            raise BadValues(
-                f"{path}: {number} of {read[path]} tracks have parameters that are not numbers or cannot be"
-                f" (fX … fSigned1Pt of O2track…, fFlags, fTrackTime or fLength of O2trackextra…);"
-                f" {TOLERATED_BAD_PART:.2%} are tolerated",
-                "fetch the file again, or leave it out of dataset.files",
-            )
+        selection.require_few_bad(path, number, read[path])
 
 
 def _tables(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pidml.data.cuts import TOLERATED_BAD_PART
+from pidml.errors import BadValues
 from pidml.producer.ao2d import RawFrame
 
 Mask = NDArray[np.bool_]
@@ -63,3 +66,23 @@ def apply(cuts: Iterable[tuple[str, Mask]], left: Mask, removed: Counter[str]) -
         removed[name] += int(np.count_nonzero(left)) - int(np.count_nonzero(after))
         left = after
     return left
+
+
+def require_few_bad(path: Path, bad: int, read: int) -> None:
+    """Check that not too many tracks of an AO2D file have impossible values.
+
+    Args:
+        path: the file.
+        bad: its tracks that the cut ``bad_values`` removed.
+        read: its tracks.
+
+    Raises:
+        BadValues: there are more than are tolerated.
+    """
+    if bad > TOLERATED_BAD_PART * read:
+        raise BadValues(
+            f"{path}: {bad} of {read} tracks have parameters that are not numbers or cannot be"
+            f" (fX … fSigned1Pt of O2track…, fFlags, fTrackTime or fLength of O2trackextra…);"
+            f" {TOLERATED_BAD_PART:.2%} are tolerated",
+            "fetch the file again, or leave it out of dataset.files",
+        )

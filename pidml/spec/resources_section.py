@@ -54,3 +54,4 @@ class Resources(Section):
     download: StepResources = StepResources()
     produce: ProduceResources = ProduceResources()
     train: TrainResources = TrainResources()
+    apply: StepResources = StepResources()

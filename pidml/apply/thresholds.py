@@ -1,0 +1,44 @@
+"""Thresholds given by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pidml.errors import SpecError
+
+
+def parse_thresholds(given: Sequence[str]) -> dict[str, float]:
+    """Return the thresholds that options stand for.
+
+    >>> parse_thresholds(["kaon=0.9", "pion=0.25"])
+    {'kaon': 0.9, 'pion': 0.25}
+
+    Raises:
+        SpecError: one is not a name, an equals sign and a number.
+    """
+    found = {}
+    for each in given:
+        name, _, value = each.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise SpecError(f"threshold {each!r}: not SPECIES=CERTAINTY", "for example: kaon=0.9") from None
+    return found
+
+
+def replaced(thresholds: Mapping[str, float], changes: Mapping[str, float]) -> dict[str, float]:
+    """Return thresholds of which some are replaced.
+
+    Args:
+        thresholds: species → certainty from which a track is accepted.
+        changes: likewise, for some of these species.
+
+    Raises:
+        SpecError: there is no such species, or the value is no certainty.
+    """
+    for name, value in changes.items():
+        if name not in thresholds:
+            raise SpecError(f"threshold of {name!r}: no such species", f"allowed: {', '.join(thresholds)}")
+        if not 0 <= value <= 1:
+            raise SpecError(f"threshold of {name} is {value}", "a certainty lies between 0 and 1")
+    return {**thresholds, **changes}
