@@ -23,6 +23,7 @@ from law.config import Config
 
 from pidml import resources
 from pidml.atomic import write_json, write_text
+from pidml.batch.asking import parse_resources, resources_of
 from pidml.batch.site import SECTION, Site, profile_file
 from pidml.batch.submission import htcondor_lines, job_environment, slurm_lines
 from pidml.errors import BatchError, ConfigError
@@ -98,7 +99,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     @property
     def resources_asked(self) -> StepResources:
         """What one job of this step asks for."""
-        return getattr(self.spec.resources, self.asks_for)  # type: ignore[no-any-return]
+        site = current_site()
+        return resources_of(self.spec.resources, self.asks_for, parse_resources(site.resources, site.name))
 
     @staticmethod
     def site_of(workflow: str) -> Site:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pidml import resources
+from pidml.batch.asking import parse_resources
 from pidml.errors import ConfigError
 
 #: Section of a law configuration file that holds a profile.
@@ -34,6 +35,8 @@ class Site:
         setup: shell commands that a job runs before anything else, such as ``source /cvmfs/…/setup.sh``.
         shared: folders that every worker sees; if given, the store must lie below one of them.
         submit_dir: folder for job files and job logs where the scheduler cannot read the store; empty takes the store.
+        resources: what jobs ask for where the job file says nothing, one per line: ``train.gpus = 1``. A server's tasks
+            say nothing about resources.
         max_memory: largest memory of a job in GB, 0 for no limit.
         max_time: largest time of a job in h, 0 for no limit.
     """
@@ -49,6 +52,7 @@ class Site:
     setup: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     submit_dir: str = ""
+    resources: tuple[str, ...] = ()
     max_memory: float = 0.0
     max_time: float = 0.0
 
@@ -78,6 +82,7 @@ class Site:
         site = cls(**values)  # type: ignore[arg-type]
         if site.workflow not in WORKFLOWS:
             raise ConfigError(f"{source}: workflow = {site.workflow!r}", f"allowed: {', '.join(WORKFLOWS)}")
+        parse_resources(site.resources, source)
         return site
 
 

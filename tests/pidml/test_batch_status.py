@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pidml.batch import commands, htcondor, preflight, slurm
+from pidml.batch.asking import parse_resources, resources_of
 from pidml.batch.journal import Journal
 from pidml.batch.site import Site, profile_names, read_profile
 from pidml.batch.status import Cause, State
@@ -179,6 +180,11 @@ def test_profiles_that_come_with_the_package(name: str, monkeypatch: pytest.Monk
         ("[pidml_site]\npartitoin: long", "unknown option 'partitoin'"),
         ("[pidml_site]\nmax_time: -1", "max_time = '-1' is not a number"),
         ("[pidml_site]\nmax_memory: nan", "max_memory = 'nan' is not a number"),
+        ("[pidml_site]\nresources: train gpus 1", "'train gpus 1'"),
+        ("[pidml_site]\nresources: train.gpu = 1", "train.gpu: unknown"),
+        ("[pidml_site]\nresources: tune.gpus = 1", "tune: unknown"),
+        ("[pidml_site]\nresources: train.gpus = many", "train.gpus = 'many'"),
+        ("[pidml_site]\nresources: train.memory = -1", "train.memory = -1"),
         ("[other]\na: b", "no section"),
         ("workflow: slurm", "cannot be read"),
     ],
@@ -229,6 +235,15 @@ def test_the_summary_names_branches_reasons_and_logs(tmp_path: Path) -> None:
         f"    job 100, log {log}",
     ]
     assert lines[-1] == "… and branches 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+
+
+def test_the_job_counts_more_than_the_profile_and_that_more_than_the_defaults() -> None:
+    profile = parse_resources(("train.gpus = 1", "train.memory = 16", "download.time = 0.5"), "site.cfg")
+    job = parse_job({"resources": {"train": {"memory": 4}}}, "test").resources
+    train = resources_of(job, "train", profile)
+    assert (train.gpus, train.memory, train.cores, train.time) == (1, 4.0, 4, 12.0)
+    assert resources_of(job, "download", profile).time == 0.5
+    assert resources_of(job, "produce", profile) == job.produce
 
 
 def test_resources_in_a_job_file_have_limits() -> None:

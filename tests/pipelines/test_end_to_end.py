@@ -8,85 +8,22 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import onnx
 import psutil
 import pytest
-from support.server_process import RunningServer, running_server
+from support.training_site import CONFIGURATION, LFNS, Site, running_site
 
-from pidml.server.aod import aod_file
 from pidml.server.protocol import FileType, TaskStatus
-from pidml.server.records import NewMachine
-from pidml.simulation.ao2d import write_ao2d
 from pidml.species import TARGETS
 from tasks.steps import STEPS
-
-LFNS = [f"/alice/sim/2026/LHC26t/0/7/AOD/{number:03d}/AO2D.root" for number in (1, 2)]
-CONFIGURATION = {
-    "bs": 256, "max_epochs": 1, "dropout": 0.1, "gamma": 0.9, "patience": 5, "patience_threshold": 0.001,
-    "embed_hidden": 16, "d_model": 16, "ff_hidden": 32, "pool_hidden": 8, "num_heads": 2, "num_blocks": 1,
-    "start_lr": 0.003, "undersample": False,
-}  # fmt: skip
-
-
-class Site:
-    """A server with a GRID, and one registered machine whose poller this starts."""
-
-    def __init__(self, folder: Path, server: RunningServer, machine: NewMachine) -> None:
-        self.folder, self.server, self.machine = folder, server, machine
-
-    def queue(self, lfns: list[str], configuration: dict[str, Any]) -> int:
-        files = [aod_file(lfn, self._size(lfn)) for lfn in lfns]
-        return self.server.store.queue_task("test", files, configuration)
-
-    def _size(self, lfn: str) -> int | None:
-        path = self.folder / "grid" / lfn.lstrip("/")
-        return path.stat().st_size if path.is_file() else None
-
-    def command(self, *arguments: str) -> tuple[list[str], dict[str, Any]]:
-        environment = {
-            **os.environ,
-            "MACHINE_ID": str(self.machine.id),
-            "MACHINE_SECRET_KEY": self.machine.secret,
-            "ALICETRAINT_BASE_URL": self.server.url,
-            "PIDML_STORE": str(self.folder / "store"),
-            "PIDML_GRID": f"{self.server.url}/grid",
-            "PIDML_POLL_SECONDS": "0.2",
-            "PIDML_RETRY_SECONDS": "0.5",
-        }
-        return [sys.executable, "-m", "pidml", *arguments], {"env": environment, "cwd": self.folder}
-
-    def poll(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command, options = self.command("poll", *arguments)
-        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, **options)
-
-    def status(self, task: int) -> TaskStatus:
-        found = self.server.store.task(task)
-        assert found is not None
-        return found.status
-
-    def open_tasks(self) -> int:
-        """Return how many tasks have not come to an end."""
-        counts = self.server.store.task_counts()
-        return sum(counts.get(each, 0) for each in (TaskStatus.QUEUED, TaskStatus.TRAINING, TaskStatus.BENCHMARKING))
-
-    def results(self, task: int) -> dict[str, list[str]]:
-        """Return the names of the results on the server by type."""
-        results = self.server.store.results(task)
-        return {kind.name: sorted(each.file_name for each in results if each.type == kind) for kind in FileType}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    for number, lfn in enumerate(LFNS):
-        write_ao2d(folder / "grid" / lfn.lstrip("/"), 3000, number, frames=2, first_frame=1 + 2 * number)
-    with running_server(folder / "server", grid_dir=folder / "grid") as server:
-        yield Site(folder, server, server.store.register_machine("test machine"))
+    with running_site(tmp_path_factory.mktemp("site")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
