@@ -17,7 +17,8 @@ from pidml.data.prepared import PreparedDataset, Split
 from pidml.errors import CorruptFile, MissingColumn, NoTracks
 from pidml.evaluation import tables
 from pidml.evaluation.nsigma import nsigma_selection
-from pidml.evaluation.optimum import PairedCounts, exact_posterior
+from pidml.evaluation.optimum import exact_posterior
+from pidml.evaluation.paired import PairedCounts
 from pidml.evaluation.results import Method, Sample, best_thresholds, count, groups, score_table
 from pidml.plots import benchmark as plots
 from pidml.spec import JobSpec

@@ -13,7 +13,7 @@ from pidml import species
 from pidml.evaluation.counts import CLASS_NAMES, PATTERNS, Outcome
 from pidml.evaluation.intervals import INTERVAL_NAME
 from pidml.evaluation.metrics import Interval, Performance, performance
-from pidml.evaluation.optimum import PairedCounts, f1_ratio
+from pidml.evaluation.paired import PairedCounts, f1_ratio
 from pidml.evaluation.results import Result, Sample
 from pidml.tracks import PATTERN_NAMES
 

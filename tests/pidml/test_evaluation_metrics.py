@@ -11,7 +11,7 @@ from pidml.evaluation import metrics
 from pidml.evaluation.calibration import Reliability
 from pidml.evaluation.counts import CLASS_NAMES, TARGET_PDG, SelectionCounts, bin_index, class_index
 from pidml.evaluation.intervals import ONE_SIGMA, clopper_pearson
-from pidml.evaluation.optimum import PairedCounts, f1_ratio
+from pidml.evaluation.paired import PairedCounts, differences, f1_ratio
 from pidml.spec import JobSpec
 
 EDGES = JobSpec().evaluation.pt_edges
@@ -188,9 +188,8 @@ def test_reliability_without_tracks_is_undefined():
     assert np.isnan(Reliability().expected_calibration_error(2))
 
 
-def test_f1_ratio_and_its_interval():
-    rng = np.random.default_rng(2)
-    size = 20_000
+def kaon_selections(rng, size):
+    """Two correlated selections of kaons, the second better, and their joint counts."""
     pdg = rng.choice([211, 321], size, p=[0.8, 0.2]).astype(np.int32)
     kaon = pdg == 321
     first = np.zeros((size, 6), bool)
@@ -199,7 +198,14 @@ def test_f1_ratio_and_its_interval():
     second[:, 1] = np.where(rng.random(size) < 0.9, first[:, 1], kaon)
     paired = PairedCounts((0.0, 5.0))
     paired.add(pdg, np.ones(size, np.float32), first, second)
-    ratio = f1_ratio(paired.values[1].sum(axis=0), seed=4)
+    return kaon, first, second, paired.values[1].sum(axis=0)
+
+
+def test_f1_ratio_and_its_interval():
+    rng = np.random.default_rng(2)
+    size = 20_000
+    kaon, first, second, cells = kaon_selections(rng, size)
+    ratio = f1_ratio(cells, seed=4)
     exact = [sk.f1_score(kaon, each[:, 1]) for each in (first, second)]
     assert ratio.value == pytest.approx(exact[0] / exact[1])
     assert ratio.low < ratio.value < ratio.high < 1
@@ -209,6 +215,51 @@ def test_f1_ratio_and_its_interval():
         rows = rng.integers(0, size, size)
         draws.append(sk.f1_score(kaon[rows], first[rows, 1]) / sk.f1_score(kaon[rows], second[rows, 1]))
     assert (ratio.high - ratio.low) / 2 == pytest.approx(np.std(draws), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "score"), [("purity", sk.precision_score), ("efficiency", sk.recall_score), ("f1", sk.f1_score)]
+)
+def test_differences_are_those_of_the_bootstrap_of_tracks(name, score):
+    rng = np.random.default_rng(3)
+    size = 20_000
+    kaon, first, second, cells = kaon_selections(rng, size)
+    found = differences(cells, seed=4)[name]
+    assert found.value == pytest.approx(score(kaon, first[:, 1]) - score(kaon, second[:, 1]))
+    assert found.low < found.value < found.high
+    draws = []
+    for _ in range(300):
+        rows = rng.integers(0, size, size)
+        draws.append(score(kaon[rows], first[rows, 1]) - score(kaon[rows], second[rows, 1]))
+    assert (found.high - found.low) / 2 == pytest.approx(np.std(draws), rel=0.2)
+    assert found.significance == pytest.approx(found.value / np.std(draws), rel=0.2)
+    assert found.significance < -5
+
+
+def test_alike_selections_do_not_differ():
+    cells = np.zeros((2, 2, 2), np.int64)
+    cells[1, 1, 1], cells[0, 0, 0], cells[0, 1, 1] = 50, 900, 30
+    assert {(d.value, d.low, d.high, d.significance) for d in differences(cells, 1).values()} == {(0, 0, 0, 0)}
+
+
+def test_significance_is_that_of_a_standard_normal_where_two_selections_are_equally_good():
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(200):
+        truth = rng.random(4000) < 0.2
+        first, second = (rng.random(4000) < np.where(truth, 0.8, 0.1) for _ in range(2))
+        cells = np.bincount(4 * truth + 2 * first + second, minlength=8).reshape(2, 2, 2)
+        found.append(differences(cells, 1)["f1"].significance)
+    assert np.std(found) == pytest.approx(1, abs=0.15)
+    assert np.mean(found) == pytest.approx(0, abs=0.25)
+
+
+def test_differences_without_anything_are_undefined():
+    assert np.isnan(differences(np.zeros((2, 2, 2), np.int64), 1)["f1"].significance)
+    cells = np.zeros((2, 2, 2), np.int64)
+    cells[1, 0, 1] = 100  # the first selects nothing: its purity is undefined
+    assert np.isnan(differences(cells, 1)["purity"].value)
+    assert differences(cells, 1)["efficiency"].value == -1
 
 
 def test_f1_ratio_without_anything_is_undefined():
