@@ -7,6 +7,7 @@ from tasks import messages
 from tasks.apply import ApplyModel
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
+from tasks.explain import ExplainModel
 from tasks.explore import ExploreData
 from tasks.export import ExportModel
 from tasks.fetch_job import FetchJob
@@ -24,6 +25,7 @@ __all__ = [
     "ApplyModel",
     "Benchmark",
     "DownloadAOD",
+    "ExplainModel",
     "ExploreData",
     "ExportModel",
     "FetchJob",

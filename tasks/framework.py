@@ -109,6 +109,11 @@ class Step(JobTask):
     #: What the names of these files begin with on the server, where all steps' results lie side by side.
     upload_prefix: ClassVar[str] = ""
 
+    @classmethod
+    def asked_for(cls, spec: JobSpec) -> bool:  # noqa: ARG003 - for steps that not every job owes
+        """Tell whether a job owes this step."""
+        return True
+
     @property
     def resources(self) -> dict[str, int]:
         """What luigi shares out among its workers: one step computes at a time, downloads and uploads go on beside."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.benchmark import Benchmark
 from tasks.download import inputs_obtained
+from tasks.explain import ExplainModel
 from tasks.explore import ExploreData
 from tasks.export import ExportModel
 from tasks.framework import JobTask
@@ -23,7 +24,8 @@ class Report(UsesNetworks):
 
     def upstream(self) -> list[Any]:
         """Every step whose output is shown."""
-        return [*super().upstream(), ExploreData.req(self), Benchmark.req(self), ExportModel.req(self)]
+        explained = [ExplainModel.req(self)] if ExplainModel.asked_for(self.spec) else []
+        return [*super().upstream(), ExploreData.req(self), Benchmark.req(self), *explained, ExportModel.req(self)]
 
     def make(self, out: Path) -> None:
         """Write ``report.html``."""
@@ -33,6 +35,7 @@ class Report(UsesNetworks):
             "PrepareDataset": PrepareDataset.req(self).directory,
             "ExploreData": ExploreData.req(self).directory,
             "Benchmark": Benchmark.req(self).directory,
+            "ExplainModel": ExplainModel.req(self).directory if ExplainModel.asked_for(self.spec) else None,
             "ExportModel": ExportModel.req(self).directory,
         }
         trained = dict(zip((f"Train[{b}]" for b in Train.req(self).branch_map), self.network_directories, strict=True))

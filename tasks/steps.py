@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
+from tasks.explain import ExplainModel
 from tasks.explore import ExploreData
 from tasks.export import ExportModel
 from tasks.fetch_job import FetchJob
@@ -26,7 +27,18 @@ STEPS: tuple[type[Step], ...] = (
     ExportModel,
     Report,
 )
-BY_NAME: dict[str, type[Step]] = {step.__name__: step for step in STEPS}
+#: Steps that a job owes only if it says so, and the step before which they come then.
+_ON_REQUEST: tuple[tuple[type[Step], type[Step]], ...] = ((ExplainModel, Report),)
+BY_NAME: dict[str, type[Step]] = {step.__name__: step for step in (*STEPS, *(each for each, _ in _ON_REQUEST))}
+
+
+def owed_steps(task: JobTask) -> tuple[type[Step], ...]:
+    """Return the steps that a task's job owes, in the order in which they give feedback."""
+    owed = list(STEPS)
+    for step, following in _ON_REQUEST:
+        if step.asked_for(task.spec):
+            owed.insert(owed.index(following), step)
+    return tuple(owed)
 
 
 def branches_of(step: Step) -> list[Step]:
@@ -36,5 +48,5 @@ def branches_of(step: Step) -> list[Step]:
 
 
 def outputs_of(task: JobTask) -> dict[str, list[str]]:
-    """Return the addresses of a job's outputs: step name → digests of its branches."""
-    return {cls.__name__: [part.digest for part in branches_of(cls.req(task))] for cls in STEPS}
+    """Return the addresses of a job's outputs, of steps on request too: step name → digests of its branches."""
+    return {name: [part.digest for part in branches_of(cls.req(task))] for name, cls in BY_NAME.items()}

@@ -12,7 +12,7 @@ from pidml.atomic import atomic_file, write_json
 from pidml.provenance import FILE_NAME as PROVENANCE
 from tasks.framework import JobTask, Step
 from tasks.jobstate import note_failure
-from tasks.steps import BY_NAME, STEPS, branches_of
+from tasks.steps import BY_NAME, branches_of, owed_steps
 
 #: A step's log on the server is not longer than this, so that no proxy refuses it.
 MAX_LOG_BYTES = 16 * 2**20
@@ -67,7 +67,7 @@ class UploadResults(ServerTask):
         from pidml.server.protocol import FileType
         from pidml.settings import Settings
 
-        number = 1 + [cls.__name__ for cls in STEPS].index(self.step)
+        number = 1 + [cls.__name__ for cls in owed_steps(self)].index(self.step)
         log = self.folder / "logs" / f"{number:02d}_{self.step}.log"
         parts = branches_of(self.requires())
         join_logs([part.log_file for part in parts], log)
@@ -85,10 +85,11 @@ class ReportStatus(ServerTask):
 
     def requires(self) -> Any:
         """Benchmarking: the networks are trained; completed: everything was uploaded."""
-        uploaded = [UploadResults.req(self, step=cls.__name__) for cls in STEPS]
+        owed = [cls.__name__ for cls in owed_steps(self)]
+        uploaded = [UploadResults.req(self, step=name) for name in owed]
         if self.status == "completed":
             return [*uploaded, ReportStatus.req(self, status="benchmarking")]
-        return uploaded[: 1 + [cls.__name__ for cls in STEPS].index("Train")]
+        return uploaded[: 1 + owed.index("Train")]
 
     def output(self) -> law.LocalFileTarget:
         """The receipt."""

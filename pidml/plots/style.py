@@ -115,7 +115,12 @@ def label(axes: Axes, simulation: bool, detail: str = "") -> None:
         origin, (1.0, 0.0), xycoords=first, xytext=(5, 0), textcoords="offset points", fontsize=12, va="bottom"
     )
     if detail:
-        axes.text(1.0, 1.015, detail, transform=axes.transAxes, fontsize=9.5, ha="right", va="bottom", color=GREY)
+        label_detail(axes, detail)
+
+
+def label_detail(axes: Axes, detail: str) -> None:
+    """Write ``detail`` above the axes on the right, for figures whose last panel is not their first."""
+    axes.text(1.0, 1.015, detail, transform=axes.transAxes, fontsize=9.5, ha="right", va="bottom", color=GREY)
 
 
 def png(figure: Figure, colours: int = 256) -> bytes:

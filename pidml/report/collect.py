@@ -162,6 +162,33 @@ def benchmark(folder: Path | None) -> dict[str, Any] | None:
     }
 
 
+def explanation(folder: Path | None) -> dict[str, Any] | None:
+    """Return figures and tables of feature importance, or None if it was not measured."""
+    if folder is None:
+        return None
+    record = read_json(folder / "explanation.json")
+    figures = _images(folder, record["plots"])
+    tabs = []
+    for target in species.TARGETS:
+        shapley = record["shapley"][target.name]["all"]
+        ranked = sorted(shapley, key=lambda name: -shapley[name]["mean_abs"])
+        tabs.append(
+            _spoken(target)
+            | {
+                "figures": [figure for figure in figures if figure["species"] == target.name],
+                "rows": [
+                    {"name": f"all {name}" if name in record["kinds"] else name, "shapley": shapley[name]}
+                    | record["permutation"][target.name]["all"].get(name, {})
+                    for name in sorted(ranked, key=lambda name: name in record["kinds"])
+                ],
+            }
+        )
+    return {key: record[key] for key in ("tracks", "repeats", "background", "kinds")} | {
+        "tabs": tabs,
+        "figures": [figure for figure in figures if figure["species"] is None],
+    }
+
+
 def _plain_label(label: str) -> str:
     return label.replace("$", "").replace(r"\sigma", "σ")
 

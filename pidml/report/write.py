@@ -25,7 +25,7 @@ def write_report(
         out_file: where to; written atomically.
         job: the resolved specification.
         steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train…`` (one or
-            more), ``Benchmark`` and ``ExportModel``; the provenance of others is listed too.
+            more), ``Benchmark``, ``ExplainModel`` and ``ExportModel``; the provenance of others is listed too.
         extra: further facts for the header, name → text.
 
     Raises:
@@ -39,6 +39,7 @@ def write_report(
         extra=dict(extra or {}),
         summary=collect.summary(there.get("Benchmark")),
         benchmark=collect.benchmark(there.get("Benchmark")),
+        explanation=collect.explanation(there.get("ExplainModel")),
         data=collect.data(there.get("PrepareDataset"), there.get("ExploreData")),
         training=collect.training({name: folder for name, folder in there.items() if name.startswith("Train")}),
         bundle=collect.bundle(there.get("ExportModel")),

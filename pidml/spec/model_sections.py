@@ -106,12 +106,20 @@ class Evaluation(Section):
     nsigma_combine_above: Real = setting(
         tracks.MomentumLimits().tof, "momentum above which nσ combines TPC and TOF", "GeV/c", ge=0
     )
+    explain: bool = setting(False, "whether the job owes ExplainModel too; its report then shows feature importance")
+    explain_tracks: int = setting(
+        10_000, "test tracks on which ExplainModel measures feature importance", "tracks", ge=100, le=1_000_000
+    )
 
     @model_validator(mode="after")
     def _increasing(self) -> Self:
         if any(low >= high for low, high in zip(self.pt_edges, self.pt_edges[1:], strict=False)):
             raise ValueError("pt_edges must increase")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change figures of merit; those of ExplainModel are its own."""
+        return self.model_dump(mode="json", exclude={"explain", "explain_tracks"})
 
 
 class Export(Section):

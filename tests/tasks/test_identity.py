@@ -13,7 +13,7 @@ from pidml.spec import JobSpec
 from pidml.spec.describe import describe
 from pidml.spec.model_sections import Model
 from tasks.fetch_job import FetchJob
-from tasks.steps import STEPS
+from tasks.steps import BY_NAME, STEPS, owed_steps
 
 BASE = {
     "dataset": {
@@ -35,7 +35,7 @@ def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Digests:
     def of(job: dict[str, Any]) -> dict[str, str]:
         path = tmp_path / f"job{next(number)}.yaml"
         path.write_text(yaml.safe_dump(job, sort_keys=False))
-        return {step.__name__: step(job=str(path)).digest for step in STEPS if step is not FetchJob}
+        return {name: step(job=str(path)).digest for name, step in BY_NAME.items() if step is not FetchJob}
 
     return of
 
@@ -50,7 +50,7 @@ def differing(digests: Digests, path: str, value: Any, base: dict[str, Any] = BA
     return {step for step in before if before[step] != after[step]}
 
 
-TRAINING_AND_BELOW = {"Train", "Benchmark", "ExportModel", "Report"}
+TRAINING_AND_BELOW = {"Train", "Benchmark", "ExplainModel", "ExportModel", "Report"}
 PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData"} | TRAINING_AND_BELOW
 
 
@@ -63,6 +63,8 @@ PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData"} | TRAINING_AND_BELOW
         ("preparation.momentum_limits.tof", 0.6, PREPARATION_AND_BELOW),
         ("producer.magnetic_field", 0.2, {"ProduceTracks"} | PREPARATION_AND_BELOW),
         ("evaluation.nsigma", 2.0, {"Benchmark", "Report"}),
+        ("evaluation.explain", True, {"Report"}),
+        ("evaluation.explain_tracks", 500, {"ExplainModel"}),
         ("export.opset", 18, {"ExportModel", "Report"}),
         ("name", "another", {"Report"}),
         ("training.accelerator", "cpu", set()),
@@ -74,6 +76,20 @@ def test_a_change_reruns_what_reads_it_and_nothing_else(
     digests: Digests, path: str, value: Any, reruns: set[str]
 ) -> None:
     assert differing(digests, path, value) == reruns
+
+
+def test_a_job_owes_its_explanation_only_if_it_says_so(tmp_path: Path) -> None:
+    from tasks.report import Report
+
+    owed = {}
+    for asked in (False, True):
+        path = tmp_path / f"{asked}.yaml"
+        path.write_text(yaml.safe_dump(changed(BASE, "evaluation.explain", asked)))
+        report = Report(job=str(path))
+        owed[asked] = owed_steps(report)
+        assert ("ExplainModel" in {type(task).__name__ for task in report.upstream()}) == asked
+    assert owed[False] == STEPS
+    assert [step.__name__ for step in owed[True]] == [*(s.__name__ for s in STEPS[:-1]), "ExplainModel", "Report"]
 
 
 def test_the_order_of_keys_and_spelled_out_defaults_change_nothing(digests: Digests) -> None:

@@ -1,0 +1,268 @@
+"""Feature importance finds what a classifier reads, no more and no less, whatever detectors a track lacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import BaseEstimator
+from sklearn.inspection import permutation_importance as of_sklearn
+from sklearn.metrics import roc_auc_score
+from support.prepared_data import write_prepared
+
+from pidml import tracks
+from pidml.errors import MissingColumn, NoTracks, ToolMissing
+from pidml.evaluation.counts import truth_matrix
+from pidml.explanation.explain import explain
+from pidml.explanation.permutation import FIGURES, SELECTIONS, exchanged, permutation_importance
+from pidml.explanation.sample import Sample, Subject
+from pidml.explanation.shapley import shapley_values
+from pidml.spec import JobSpec
+from pidml.species import TARGET_NAMES
+
+NAMES = tracks.FEATURES
+TPC = NAMES.index("fTPCSignal")
+THRESHOLDS = np.full(6, 0.5)
+
+
+def reads_tpc_only(features):
+    """Certainties that follow the TPC signal and nothing else."""
+    x = features[:, [TPC]] / 60
+    return (1 / (1 + np.exp(-4 * (x - np.linspace(0.8, 1.6, 6))))).astype(np.float32)
+
+
+def reads_all(sample):
+    """Return a classifier that mixes all features, in products too; missing ones count as 0."""
+    scale = np.nan_to_num(np.nanstd(sample.features, axis=0), nan=1.0).clip(1e-3)
+
+    def predict(features):
+        known = np.nan_to_num(features) / scale
+        return np.tanh(known[:, :6] * known[:, 6:12] + known[:, [1, 2, 3, 13, 14, 15]]).astype(np.float32)
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("data") / "set", (3000, 500, 4000), seed=11)
+
+
+@pytest.fixture(scope="module")
+def sample(prepared):
+    return Sample.draw(prepared.split("test"), NAMES, 1500, seed=1)
+
+
+def shapley(predict, sample, chunk=400, background=8, seed=3):
+    values = np.zeros((len(sample), 6, len(sample.names)), np.float32)
+    base = shapley_values(predict, sample, values, background=background, chunk=chunk, seed=seed)
+    of_track = np.empty((len(sample), 6))
+    for group, each in zip(sample.alike, base, strict=True):
+        of_track[group] = each
+    return values, of_track
+
+
+def test_the_sample_holds_every_pattern_and_tracks_that_are_alike_lack_the_same(sample, prepared):
+    assert set(sample.pattern) == {0, 1, 2, 3}
+    assert sorted(np.concatenate(sample.alike)) == list(range(1500))
+    for group in sample.alike:
+        assert len(np.unique(np.isnan(sample.features[group]), axis=0)) == 1
+    test = prepared.split("test")
+    np.testing.assert_array_equal(sample.features, test.features[sample.rows])
+    np.testing.assert_array_equal(sample.pdg, test.pdg[sample.rows])
+
+
+def test_shapley_values_of_a_classifier_that_reads_one_feature(sample):
+    values, base = shapley(reads_tpc_only, sample)
+    others = np.delete(values, TPC, axis=2)
+    assert np.nanmax(np.abs(others)) == 0
+    np.testing.assert_allclose(values[:, :, TPC], reads_tpc_only(sample.features) - base, atol=1e-6)
+    assert np.abs(values[:, :, TPC]).max() > 0.1
+
+
+def test_shapley_values_add_up_to_the_output_whatever_is_missing(sample):
+    predict = reads_all(sample)
+    values, base = shapley(predict, sample)
+    np.testing.assert_array_equal(np.isnan(values[:, 0]), np.isnan(sample.features))
+    np.testing.assert_allclose(np.nansum(values, axis=2), predict(sample.features) - base, atol=2e-6)
+
+
+def test_shapley_values_of_a_sum_are_known(sample):
+    weights = np.linspace(-1, 1, 16) / np.nanstd(sample.features, axis=0).clip(1e-3)
+
+    def predict(features):
+        total = np.nansum(features * weights, axis=1)
+        return np.repeat(total[:, None], 6, axis=1).astype(np.float32)
+
+    values, base = shapley(predict, sample, chunk=128)
+    mean = (values[:, 0] - sample.features * weights).astype(np.float64)
+    for group in sample.alike:  # each value is the weighted distance from one and the same background mean
+        there = sample.there(group)
+        assert np.ptp(mean[group][:, there], axis=0).max() < 1e-4
+    np.testing.assert_allclose(np.nansum(values[:, 0], axis=1), predict(sample.features)[:, 0] - base[:, 0], atol=1e-4)
+
+
+def test_features_of_which_both_are_needed_share_alike():
+    features = np.ones((64, 16), np.float32)
+    features[::2, :2] = 0
+    sample = Sample(NAMES, np.arange(64), features, np.full(64, 211), np.zeros(64, np.uint8), (np.arange(64),))
+
+    def predict(given):
+        return np.repeat(given[:, [0]] * given[:, [1]], 6, axis=1)
+
+    values, base = shapley(predict, sample, background=400)
+    assert base[0, 0] == pytest.approx(0.5, abs=0.1)
+    share = (1 - base[0, 0]) / 2
+    np.testing.assert_allclose(values[1::2, 0, :2], share, atol=0.05)
+    assert np.abs(values[:, 0, 2:]).max() == 0
+
+
+def test_shapley_values_are_the_same_for_a_seed_and_leave_the_global_one_alone(sample):
+    import torch
+
+    torch.manual_seed(77)
+    first, _ = shapley(reads_all(sample), sample)
+    drawn = torch.rand(1)
+    second, _ = shapley(reads_all(sample), sample)
+    np.testing.assert_array_equal(first, second)
+    torch.manual_seed(77)
+    assert torch.equal(torch.rand(1), drawn)
+
+
+def test_permutation_importance_of_a_classifier_that_reads_one_feature(sample):
+    subjects = sample.subjects()
+    found = permutation_importance(reads_tpc_only, sample, subjects, THRESHOLDS, repeats=3, seed=1)
+    for position, subject in enumerate(subjects):
+        if TPC in subject.columns:
+            assert np.abs(found.value[position, list(FIGURES).index("log_loss"), 0]).min() > 0.01, subject.name
+        else:
+            assert np.nan_to_num(found.value[position]).max() == 0, subject.name
+    tof = [subject.name for subject in subjects].index("TOF")
+    lacking = [p is not None and bool(p & tracks.Missing.TOF) for p in SELECTIONS]
+    np.testing.assert_array_equal(np.isnan(found.value[tof, list(FIGURES).index("log_loss"), :, 0]), lacking)
+
+
+def test_permutation_importance_agrees_with_scikit_learn_where_nothing_is_missing(prepared):
+    test = prepared.split("test")
+    complete = np.flatnonzero(tracks.feature_pattern(np.asarray(test.features), NAMES) == 0)
+    sample = Sample.of(complete, test, NAMES)
+    scale = sample.features.std(axis=0).clip(1e-3)
+
+    class Estimator(BaseEstimator):
+        def fit(self, features, labels):
+            return self
+
+        def predict(self, features):
+            x = features / scale
+            score = x[:, [TPC]] - x[:, [4]] + 0.3 * x[:, [3]] * x[:, [8]] + np.linspace(0, 0.1, 6)
+            return (1 / (1 + np.exp(-score))).astype(np.float32)
+
+    kaon = TARGET_NAMES.index("kaon")
+
+    def score(estimator, features, labels):
+        return roc_auc_score(labels, estimator.predict(features)[:, kaon])
+
+    labels = truth_matrix(sample.pdg)[:, kaon]
+    theirs = of_sklearn(Estimator(), sample.features, labels, scoring=score, n_repeats=20, random_state=2)
+    ours = permutation_importance(
+        Estimator().predict, sample, sample.subjects()[:16], THRESHOLDS, repeats=20, seed=2
+    )  # fmt: skip
+    value, error = ours.value[:, 0, 0, kaon], ours.error[:, 0, 0, kaon]
+    spread = np.hypot(error, theirs.importances_std / np.sqrt(20))
+    assert np.abs(value).max() > 0.05
+    assert (np.abs(value - theirs.importances_mean) <= 4 * spread).all()
+    assert ours.baseline[0, 0, kaon] == pytest.approx(
+        roc_auc_score(labels, Estimator().predict(sample.features)[:, kaon])
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hidden=st.lists(st.integers(0, 3), min_size=2, max_size=40),
+    columns=st.sets(st.integers(0, 15), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_exchanging_keeps_every_missing_pattern_and_touches_nothing_else(hidden, columns, seed):
+    features = np.random.default_rng(seed).normal(size=(len(hidden), 16)).astype(np.float32)
+    for flag, names in ((1, ("fTOFSignal", "fBeta")), (2, ("fTRDPattern",))):
+        for name in names:
+            features[np.array(hidden) & flag > 0, NAMES.index(name)] = np.nan
+    kinds = np.unique(np.isnan(features), axis=0, return_inverse=True)[1]
+    alike = tuple(np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1))
+    sample = Sample(NAMES, np.arange(len(hidden)), features, np.zeros(len(hidden), np.int32), np.array(hidden), alike)
+    subject = Subject("some", tuple(sorted(columns)), is_kind=True)
+    changed = exchanged(sample, subject, np.random.default_rng(seed))
+    np.testing.assert_array_equal(np.isnan(changed), np.isnan(features))
+    others = [column for column in range(16) if column not in columns]
+    np.testing.assert_array_equal(changed[:, others], features[:, others])
+    for group in alike:  # the features of a subject stay together
+        before, after = ({tuple(row) for row in np.nan_to_num(each[group][:, list(subject.columns)])}
+                         for each in (features, changed))  # fmt: skip
+        assert before == after
+
+
+@pytest.fixture(scope="module")
+def explained(prepared, tmp_path_factory):
+    out = tmp_path_factory.mktemp("explained")
+    job = JobSpec.model_validate({"evaluation": {"explain_tracks": 600}})
+    return explain(prepared, reads_tpc_only, THRESHOLDS, job, out), out
+
+
+def test_files_say_the_same(explained, prepared):
+    record, out = explained
+    assert json.loads((out / "explanation.json").read_text()) == record
+    values, of_track = np.load(out / "shapley.npy"), np.load(out / "shapley_tracks.npz")
+    test = prepared.split("test")
+    output = reads_tpc_only(np.asarray(test.features[of_track["row"]]))
+    np.testing.assert_allclose(np.nansum(values, axis=2), output - of_track["base"], atol=1e-6)
+    flat = pd.read_csv(out / "explanation_shapley.csv").set_index(["species", "selection", "subject"])
+    expected = np.abs(values[:, TARGET_NAMES.index("kaon"), TPC]).mean()
+    assert flat.loc[("kaon", "all", "fTPCSignal"), "mean_abs"] == pytest.approx(expected, rel=1e-5)
+    assert record["shapley"]["kaon"]["all"]["fTPCSignal"]["mean_abs"] == pytest.approx(expected, rel=1e-5)
+    assert ("kaon", "no-tof", "fBeta") not in flat.index
+    assert ("kaon", "no-tof", "fTPCSignal") in flat.index
+    permuted = pd.read_csv(out / "explanation_permutation.csv").set_index(["species", "selection", "subject", "figure"])
+    assert permuted.loc[("kaon", "all", "fTPCSignal", "log_loss"), "importance"] > 0
+    assert ("kaon", "no-tof", "fBeta", "auc") not in permuted.index
+
+
+def test_every_figure_is_there_and_is_a_picture(explained):
+    record, out = explained
+    assert {path.name for path in out.glob("*.png")} == {plot["file"] for plot in record["plots"]}
+    assert len(record["plots"]) == 13
+    for plot in record["plots"]:
+        picture = Image.open(out / plot["file"])
+        assert min(picture.size) > 300
+        assert len(picture.convert("RGB").getcolors(1 << 16)) > 10
+
+
+def test_what_cannot_be_explained_says_so(prepared, tmp_path, monkeypatch):
+    job = JobSpec()
+    data = write_prepared(tmp_path / "data", (50, 20, 30), simulation=False)
+    with pytest.raises(MissingColumn, match="no fPdgCode"):
+        explain(data, reads_tpc_only, THRESHOLDS, job, tmp_path)
+    empty = write_prepared(tmp_path / "empty", (50, 20, 0))
+    with pytest.raises(NoTracks, match="test sample is empty"):
+        explain(empty, reads_tpc_only, THRESHOLDS, job, tmp_path)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(ToolMissing, match="captum") as caught:
+        explain(prepared, reads_tpc_only, THRESHOLDS, job, tmp_path)
+    assert "pidml[explain]" in caught.value.hint
+    assert not list(tmp_path.glob("*shapley*"))
+
+
+def test_one_missing_pattern_only_and_a_rare_species_are_no_obstacle(tmp_path):
+    data = write_prepared(tmp_path / "data", (200, 50, 150), keep_pdg=(211, -211))
+    hidden = np.load(data.path / "test" / "features.npy")
+    hidden[:, [NAMES.index(name) for name in ("fTRDPattern", "fTOFSignal", "fBeta")]] = np.nan
+    np.save(data.path / "test" / "features.npy", hidden)
+    record = explain(data, reads_tpc_only, THRESHOLDS, JobSpec(), tmp_path)
+    assert list(record["patterns"]) == ["no-trd-no-tof"]
+    assert "auc" not in record["permutation"]["kaon"]["all"]["fTPCSignal"]
+    assert "auc" in record["permutation"]["pion"]["all"]["fTPCSignal"]
+    assert "fBeta" not in record["shapley"]["pion"]["all"]
