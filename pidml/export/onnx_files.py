@@ -9,26 +9,15 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pidml.atomic import atomic_file
 from pidml.errors import ExportError
 from pidml.spec.model_sections import Export
 
 INPUT, OUTPUT = "features", "certainty"
-
-
-class Column(nn.Module):
-    """One column of a module's output, as a column: ``(batch, 1)``."""
-
-    def __init__(self, module: nn.Module, index: int) -> None:
-        super().__init__()
-        self.module, self.index = module, index
-
-    def forward(self, standardised: Tensor) -> Tensor:
-        """Return the certainty of one species."""
-        joint: Tensor = self.module(standardised)
-        return joint[:, self.index : self.index + 1]
+#: Operators for decision trees; version 1 is what all runtimes know.
+_TREES = "ai.onnx.ml"
 
 
 def write_onnx(module: nn.Module, features: int, path: Path, settings: Export, note: str) -> None:
@@ -56,6 +45,7 @@ def write_onnx(module: nn.Module, features: int, path: Path, settings: Export, n
                     module, (example,), temporary, dynamo=False, opset_version=settings.opset,
                     input_names=[INPUT], output_names=[OUTPUT],
                     dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                    custom_opsets={_TREES: 1},
                 )  # fmt: skip
             model = onnx.load(temporary)
             model.ir_version = settings.ir_version

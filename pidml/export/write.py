@@ -14,7 +14,7 @@ from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
 from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, o2_name
-from pidml.export.onnx_files import Column, write_onnx
+from pidml.export.onnx_files import write_onnx
 from pidml.export.readme import readme
 from pidml.export.verify import check_sample, verify
 from pidml.identity import file_checksum
@@ -87,7 +87,7 @@ def _write_networks(classifier: Classifier, job: JobSpec, out_dir: Path) -> dict
     write_onnx(classifier.module, features, out_dir / JOINT, job.export, f"certainties of {order}")
     for index, name in enumerate(TARGET_NAMES):
         path = out_dir / f"{name}.onnx"
-        write_onnx(Column(classifier.module, index).eval(), features, path, job.export, f"certainty of {name}")
+        write_onnx(classifier.module.alone(index).eval(), features, path, job.export, f"certainty of {name}")
         networks[path] = [index]
     return networks
 

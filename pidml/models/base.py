@@ -75,6 +75,10 @@ class Network(nn.Module):
         self.output.weight.mul_(factor[:, None])
         self.output.bias.mul_(factor).add_(offset)
 
+    def only(self, output: int) -> Network | None:  # noqa: ARG002 - for those that can
+        """Return a network that gives one of the outputs alone at less cost, or None where there is none."""
+        return None
+
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""

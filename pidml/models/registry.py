@@ -9,6 +9,7 @@ from pidml.models.base import Inputs, Network
 from pidml.models.ensemble import Ensemble
 from pidml.models.imputing_mlp import ImputingMlp
 from pidml.models.masked_mlp import MaskedMlp
+from pidml.models.trees import Trees
 from pidml.spec.model_sections import Model
 
 _BUILDERS: dict[str, Callable[[Model, Inputs, int], Network]] = {
@@ -16,6 +17,8 @@ _BUILDERS: dict[str, Callable[[Model, Inputs, int], Network]] = {
     "attention": Attention,
     "ensemble": Ensemble,
     "mlp": ImputingMlp,
+    "boosted-trees": Trees,
+    "random-forest": Trees,
 }
 
 

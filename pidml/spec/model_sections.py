@@ -13,10 +13,11 @@ from pidml.spec.base import Counts, Real, Reals, Section, setting
 class Model(Section):
     """The network. Settings that an architecture does not use do not change its outputs' identity."""
 
-    architecture: Literal["masked-mlp", "attention", "ensemble", "mlp"] = setting(
+    architecture: Literal["masked-mlp", "attention", "ensemble", "mlp", "boosted-trees", "random-forest"] = setting(
         "attention",
         "masked-mlp: values and missing bits; attention: feature-set embedding; "
-        "ensemble: one perceptron per missing pattern; mlp: missing values filled in",
+        "ensemble: one perceptron per missing pattern; mlp: missing values filled in; "
+        "boosted-trees, random-forest: decision trees",
     )
     heads: Literal["shared", "separate"] = setting("shared", "one network with six outputs, or six networks")
     dropout: Real = setting(0.1, "probability of dropping an activation in training", ge=0, le=1)
@@ -37,6 +38,19 @@ class Model(Section):
     head_hidden: Counts = setting((), "attention: hidden widths between pooling and outputs", max_length=16)
     num_heads: int = setting(2, "attention: heads per encoder block", ge=1, le=16)
     num_blocks: int = setting(2, "attention: encoder blocks", ge=1, le=24)
+    rounds: int = setting(
+        400, "boosted-trees: boosting rounds at most, each with a tree per output; ten are one epoch", ge=1, le=20_000
+    )
+    depth: int = setting(6, "boosted-trees: largest depth of a tree", ge=1, le=16)
+    shrinkage: Real = setting(0.1, "boosted-trees: factor on what each round adds", gt=0, le=1)
+    track_fraction: Real = setting(0.8, "boosted-trees: part of the training tracks drawn for a round", gt=0, le=1)
+    trees: int = setting(100, "random-forest: trees at most; ten are one epoch", ge=1, le=10_000)
+    leaves: int = setting(2000, "random-forest: leaves of a tree at most", ge=2, le=1_000_000)
+    leaf_tracks: int = setting(5, "random-forest: tracks in a leaf at least", "tracks", ge=1, le=1_000_000)
+    tree_tracks: int = setting(
+        200_000, "random-forest: training tracks that ten trees are grown on at most", "tracks", ge=100, le=100_000_000
+    )
+    feature_fraction: Real = setting(0.5, "random-forest: part of the features tried at a split", gt=0, le=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -60,6 +74,8 @@ class Model(Section):
                 "num_blocks",
                 "dropout",
             },
+            "boosted-trees": {"rounds", "depth", "shrinkage", "track_fraction"},
+            "random-forest": {"trees", "leaves", "leaf_tracks", "tree_tracks", "feature_fraction"},
         }[self.architecture]
         return self.model_dump(mode="json", include={"architecture", "heads"} | own)
 

@@ -37,17 +37,44 @@ class Certainty(nn.Module):
 
 
 class Together(nn.Module):
-    """Several networks side by side; ``order`` picks and orders the columns of their joint output."""
+    """Several networks side by side; ``order`` picks and orders the columns of their joint output.
 
-    def __init__(self, parts: Sequence[Certainty], order: Sequence[int]) -> None:
+    ``widths`` are the numbers of their columns.
+    """
+
+    def __init__(self, parts: Sequence[Certainty], order: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
-        self.parts, self.order = nn.ModuleList(parts), list(order)
+        self.parts, self.order, self.widths = nn.ModuleList(parts), list(order), list(widths)
 
     def forward(self, standardised: Tensor) -> Tensor:
         """Return certainties in [0, 1], ``(batch, species)``."""
         joint = torch.cat([part(standardised) for part in self.parts], dim=1) if len(self.parts) > 1 else None
         joint = self.parts[0](standardised) if joint is None else joint
         return joint if self.order == list(range(joint.shape[1])) else joint[:, self.order]
+
+    def alone(self, index: int) -> nn.Module:
+        """Return what gives one column, ``(batch, 1)``, without the parts that it does not need."""
+        column = self.order[index]
+        for part, width in zip(self.parts, self.widths, strict=True):
+            if column < width:
+                assert isinstance(part, Certainty)
+                network = part.network.only(column) if part.objective == "binary" else None
+                return Column(part, column) if network is None else Certainty(network, part.objective)
+            column -= width
+        raise IndexError(index)
+
+
+class Column(nn.Module):
+    """One column of a module's output, as a column: ``(batch, 1)``."""
+
+    def __init__(self, module: nn.Module, index: int) -> None:
+        super().__init__()
+        self.module, self.index = module, index
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """Return the certainty of one species."""
+        joint: Tensor = self.module(standardised)
+        return joint[:, self.index : self.index + 1]
 
 
 @dataclass(frozen=True)
@@ -65,7 +92,7 @@ class Classifier:
 
     species: tuple[str, ...]
     scaling: Scaling
-    module: nn.Module
+    module: Together
     evaluation_batch: int
     architecture: str
     parameters: int
@@ -134,7 +161,8 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     )  # fmt: skip
     networks = [_network(content, scaling) for content in contents]
     parts = [Certainty(n, content["objective"]) for n, content in zip(networks, contents, strict=True)]
-    module = Together(parts, [names.index(name) for name in species]).eval()
+    widths = [len(content["species"]) for content in contents]
+    module = Together(parts, [names.index(name) for name in species], widths).eval()
     return Classifier(
         species, scaling, module, min(network.evaluation_batch for network in networks), first["model"]["architecture"],
         sum(network.parameter_count for network in networks),

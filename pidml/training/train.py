@@ -17,7 +17,8 @@ from pidml.models.pieces import pieces
 from pidml.spec import JobSpec
 from pidml.training.calibration import Calibration, calibrate
 from pidml.training.classifier import save_model
-from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit, fit
+from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit
+from pidml.training.fitters import fitter
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.objective import Objective, certainty
 from pidml.training.record import AfterEpoch
@@ -91,11 +92,13 @@ def train(
         TrainingError: the data has no labels.
         NoTracks: a sample is empty.
         SpeciesAbsent: a species has no example, or nothing else has one.
+        ToolMissing: the library that fits this architecture is not installed.
         Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
     """
     started = time.perf_counter()
     check_labels(prepared, species)
+    fit = fitter(job.model.architecture)
     result = fit(
         prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch
     )

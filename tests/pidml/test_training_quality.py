@@ -13,7 +13,9 @@ from pidml.training import load_classifier, train
 from pidml.training.thresholds import best_f1_threshold
 
 pytestmark = pytest.mark.slow
-ARCHITECTURES = ("masked-mlp", "attention", "ensemble", "mlp")
+ARCHITECTURES = ("masked-mlp", "attention", "ensemble", "mlp", "boosted-trees", "random-forest")
+#: What of a preset is made smaller.
+SMALLER = {"boosted-trees": {"rounds": 100}, "random-forest": {"trees": 30}}
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +85,12 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_beats_nsigma(prepared, tmp_path, architecture):
-    job = load_job("masked-mlp")
+    job = load_job(architecture if architecture in SMALLER else "masked-mlp")
     short = {"max_epochs": 4, "batch_size": 256} if architecture == "attention" else {"max_epochs": 15}
     job = job.model_copy(update={"training": job.training.model_copy(update=short)})
     test = prepared.split("test")
-    reached = selected(test, trained(prepared, tmp_path, job, architecture=architecture).predict(test.features))
+    model = SMALLER.get(architecture, {"architecture": architecture})
+    reached = selected(test, trained(prepared, tmp_path, job, **model).predict(test.features))
     selection = nsigma_selection(prepared, job.evaluation)
     assert selection is not None
     traditional = selection.deviations(test, slice(0, len(test))) < selection.limit

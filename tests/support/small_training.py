@@ -1,6 +1,6 @@
 """Runs a small training in a process of its own, which can end itself in the middle as by ``kill -9``.
 
-Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE [step N | epoch N]
+Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE [step N | epoch N | block N]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from pidml.data.prepared import PreparedDataset
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
-from pidml.training import record, train
+from pidml.training import blocks, record, train
 from pidml.training.module import TrainingModule
 
 
@@ -28,7 +28,7 @@ def small_job(architecture: str = "masked-mlp", **training: Any) -> JobSpec:
     }  # fmt: skip
     model = {
         "architecture": architecture, "imputation": "regression", "hidden": [24, 16], "embed_hidden": [16],
-        "d_model": 8, "ff_hidden": 16, "pool_hidden": [8],
+        "d_model": 8, "ff_hidden": 16, "pool_hidden": [8], "rounds": 40, "depth": 4, "trees": 40, "leaves": 200,
     }  # fmt: skip
     return JobSpec.model_validate({"model": model, "training": settings | training})
 
@@ -57,11 +57,23 @@ def die_after_epoch(number: int) -> None:
     record.Recorder._save = save  # type: ignore[method-assign]
 
 
+def die_after_block(number: int) -> None:
+    """Kill this process right after the checkpoint of a block of trees is written."""
+    original = blocks._save
+
+    def save(work_dir: Path, kept: record.Record, grower: Any) -> None:
+        original(work_dir, kept, grower)
+        if len(kept.rows) == number + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    blocks._save = save
+
+
 def main(prepared: str, work: str, out: str, architecture: str, kind: str = "", number: str = "0") -> None:
     """Train, and die where asked to."""
     torch.set_num_threads(1)
     if kind:
-        {"step": die_at_step, "epoch": die_after_epoch}[kind](int(number))
+        {"step": die_at_step, "epoch": die_after_epoch, "block": die_after_block}[kind](int(number))
     Path(out).mkdir(parents=True)
     train(PreparedDataset.open(prepared), small_job(architecture), TARGET_NAMES, Path(work), Path(out))
 

@@ -1,0 +1,169 @@
+import csv
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import small_training
+from support.prepared_data import write_prepared
+from support.small_training import small_job
+
+from pidml.errors import Interrupted, ToolMissing
+from pidml.species import TARGET_NAMES, TARGETS
+from pidml.training import load_classifier, train
+from pidml.training.blocks import pattern_weights
+from pidml.training.record import CHECKPOINT
+
+ARCHITECTURES = ("boosted-trees", "random-forest")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("data") / "set", (5000, 4000, 2000))
+
+
+def small(architecture, model=None, seed=42, **training):
+    job = small_job(architecture, **training)
+    return job.model_copy(update={"model": job.model.model_copy(update=model or {}), "seed": seed})
+
+
+def trained(prepared, folder, job, species=TARGET_NAMES, **options):
+    out = folder / "out"
+    out.mkdir(parents=True)
+    return train(prepared, job, species, folder / "work", out, **options), out
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("objective", ["binary", "softmax"])
+def test_trees_learn_are_calibrated_and_write_what_networks_write(prepared, tmp_path, architecture, objective):
+    summary, out = trained(prepared, tmp_path, small(architecture, objective=objective))
+    with (out / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]  # forty trees or rounds, ten an epoch
+    assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
+    assert summary.calibration.loss_before == pytest.approx(summary.validation_loss, rel=1e-4)
+    assert summary.calibration.loss_after < summary.calibration.loss_before
+    assert summary.parameters > 1000
+    certainty = load_classifier(out).predict(prepared.split("test").features)
+    assert certainty.dtype == np.float32
+    assert ((certainty >= 0) & (certainty <= 1)).all()
+    assert summary.validation_f1["pion"] > 0.97
+    assert summary.validation_f1["kaon"] > 0.7
+    for position, target in enumerate(TARGETS):
+        share = np.mean(prepared.split("test").pdg == target.pdg)
+        assert certainty[:, position].mean() == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_seed_gives_a_model(prepared, tmp_path, architecture):
+    features = prepared.split("test").features
+
+    def predicted(name, seed, threads):
+        torch.set_num_threads(threads)
+        try:
+            job = small(architecture, {"rounds": 10, "trees": 10}, seed)
+            return load_classifier(trained(prepared, tmp_path / name, job)[1]).predict(features)
+        finally:
+            torch.set_num_threads(1)
+
+    first = predicted("a", 1, 1)
+    np.testing.assert_array_equal(predicted("b", 1, 1), first)
+    assert np.abs(predicted("c", 2, 1) - first).max() > 0.01
+    if architecture == "random-forest":
+        np.testing.assert_array_equal(predicted("d", 1, 2), first)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_killed_and_resumed_equals_uninterrupted(prepared, tmp_path, architecture):
+    work, lost = tmp_path / "resumed" / "work", tmp_path / "lost"
+    command = [sys.executable, small_training.__file__, prepared.path, work, lost, architecture, "block", "1"]
+    environment = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not any(lost.iterdir())
+    resumed, _ = trained(prepared, tmp_path / "resumed", small(architecture))
+    whole, _ = trained(prepared, tmp_path / "whole", small(architecture))
+    assert (resumed.resumed_epochs, whole.resumed_epochs) == (2, 0)
+    states = [
+        torch.load(tmp_path / name / "out" / "model.pt", weights_only=True)["state"] for name in ("resumed", "whole")
+    ]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    assert resumed.thresholds == whole.thresholds
+
+
+def test_a_stop_between_epochs_is_resumed(prepared, tmp_path):
+    told = []
+
+    def stop_after_second(epoch, epochs):
+        told.append((epoch.epoch, epochs))
+        return len(told) == 2
+
+    job = small("boosted-trees", {"rounds": 35})
+    with pytest.raises(Interrupted, match="after epoch 2"):
+        trained(prepared, tmp_path / "stopped", job, after_epoch=stop_after_second)
+    assert not any((tmp_path / "stopped" / "out").iterdir())
+    (tmp_path / "stopped" / "out").rmdir()
+    summary, out = trained(prepared, tmp_path / "stopped", job, after_epoch=stop_after_second)
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert summary.resumed_epochs == 2
+    network = load_classifier(out).module.parts[0].network
+    assert len(network.forest().roots) == 35 * 6
+
+
+def test_growing_ends_early_and_keeps_the_best(prepared, tmp_path):
+    job = small("boosted-trees", {"rounds": 2000, "shrinkage": 1.0, "depth": 6}, patience=2)
+    summary, out = trained(prepared, tmp_path, job)
+    assert summary.epochs == summary.best_epoch + 3 < 200
+    forest = load_classifier(out).module.parts[0].network.forest()
+    assert len(forest.roots) == (summary.best_epoch + 1) * 10 * 6
+
+
+def test_a_broken_checkpoint_is_not_resumed(prepared, tmp_path, caplog):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / CHECKPOINT).write_bytes(b"PK\x03\x04 half a checkpoint")
+    with caplog.at_level(logging.INFO):
+        summary, _ = trained(prepared, tmp_path, small("boosted-trees", {"rounds": 10}))
+    assert summary.resumed_epochs == 0
+    assert "starts afresh" in caplog.text
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_species_alone_and_weighted_patterns(prepared, tmp_path, architecture):
+    job = small(architecture, {"rounds": 20, "trees": 20}, undersample=True)
+    summary, out = trained(prepared, tmp_path, job, species=["proton"])
+    assert load_classifier(out).predict(prepared.split("test").features[:10]).shape == (10, 1)
+    assert summary.validation_f1["proton"] > 0.7
+
+
+def test_weights_make_missing_patterns_count_alike(prepared):
+    from pidml import tracks
+
+    sample = prepared.split("train")
+    patterns = tracks.feature_pattern(np.asarray(sample.features), prepared.features)
+    weights = pattern_weights(sample, prepared.features)[patterns]
+    sums = [weights[patterns == pattern].sum() for pattern in np.unique(patterns)]
+    np.testing.assert_allclose(sums, len(sample) / len(sums), rtol=1e-4)
+
+
+def test_a_forest_uses_part_of_a_large_sample(prepared, tmp_path):
+    few, _ = trained(prepared, tmp_path / "few", small("random-forest", {"tree_tracks": 500, "trees": 20}))
+    all_of_them, _ = trained(prepared, tmp_path / "all", small("random-forest", {"trees": 20}))
+    assert few.parameters < all_of_them.parameters
+    assert few.validation_loss > all_of_them.validation_loss
+
+
+@pytest.mark.parametrize(
+    ("architecture", "module", "package"),
+    [("boosted-trees", "xgboost", "xgboost"), ("random-forest", "sklearn.ensemble", "scikit-learn")],
+)
+def test_an_absent_library_is_named(prepared, tmp_path, monkeypatch, architecture, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ToolMissing, match=rf"{architecture}.*{package}.*not installed") as error:
+        trained(prepared, tmp_path, small(architecture))
+    assert "pidml[boosting]" in str(error.value)
