@@ -156,6 +156,12 @@ class Interrupted(TrainingError):
     code = "P604"
 
 
+class NoLabels(TrainingError):
+    """Experimental data is given where the species of each track must be known."""
+
+    code = "P605"
+
+
 class ExportError(PidmlError):
     """A network could not be exported, or its export does not reproduce it."""
 

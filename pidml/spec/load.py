@@ -48,8 +48,11 @@ def _beside(job: JobSpec, folder: Path) -> JobSpec:
         relative = not urlsplit(file.path).scheme and not file.path.startswith("/")
         return file.model_copy(update={"path": str(folder / file.path)}) if relative else file
 
-    files = tuple(absolute(file) for file in job.dataset.files)
-    return job.model_copy(update={"dataset": job.dataset.model_copy(update={"files": files})})
+    sections = {
+        name: section.model_copy(update={"files": tuple(absolute(file) for file in section.files)})
+        for name, section in (("dataset", job.dataset), ("adaptation", job.adaptation))
+    }
+    return job.model_copy(update=sections)
 
 
 def read_mapping(path: Path) -> Any:

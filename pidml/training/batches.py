@@ -196,6 +196,7 @@ class Source:
         resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
         pool_rows: tracks mixed at a time when streaming.
         device: where resident tensors lie.
+        scaling: how features are standardised; the data's own unless given.
     """
 
     prepared: PreparedDataset
@@ -204,10 +205,11 @@ class Source:
     resident_bytes: int
     pool_rows: int
     device: torch.device
+    scaling: Scaling | None = None
 
     def batches(self, name: str, plan: Plan | None) -> Batches:
         """Return the sample ``name`` as batches: drawn at random by a plan, or without one in order and complete."""
-        sample, scaling = self.prepared.split(name), self.prepared.scaling
+        sample, scaling = self.prepared.split(name), self.scaling or self.prepared.scaling
         names = self.prepared.features
 
         def read(rows: slice) -> Batch:

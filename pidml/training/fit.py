@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from pidml.data.prepared import PreparedDataset
 from pidml.identity import digest
 from pidml.models import Inputs, Network, build
 from pidml.spec import JobSpec
+from pidml.training.adaptation import initial_adversary
 from pidml.training.batches import Plan, Source
 from pidml.training.module import TrainingModule
 from pidml.training.objective import output_count
+from pidml.training.paired_batches import with_experimental
 from pidml.training.record import CHECKPOINT, AfterEpoch, Record, Recorder
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def fit(
     resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
+    experimental: PreparedDataset | None = None,
 ) -> Fit:
     """Fit a network that identifies ``species``.
 
@@ -69,6 +72,7 @@ def fit(
         resident_bytes: encoded samples up to this size are held in memory.
         pool_rows: tracks mixed at a time when they are not.
         after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
+        experimental: samples to adapt to, where ``job.adaptation`` asks for it.
 
     Raises:
         Interrupted: ``after_epoch`` asked for a stop.
@@ -76,13 +80,16 @@ def fit(
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     network = initial_network(prepared, job, species)
-    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species))
+    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species, experimental))
     resumed = len(record.rows)
     trainer = _trainer(job, work_dir)
     if resumed:
         logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, work_dir / CHECKPOINT)
     if not record.finished:
-        _run(trainer, network, record, prepared, job, species, work_dir, resident_bytes, pool_rows, after_epoch)
+        source = Source(
+            prepared, species, network.encode, resident_bytes, pool_rows, trainer.strategy.root_device, prepared.scaling
+        )
+        _run(trainer, network, record, source, job, work_dir, after_epoch, experimental)
     network.load_state_dict(record.best_state)
     return Fit(network.cpu().eval(), record, _device_name(trainer), resumed)
 
@@ -97,7 +104,9 @@ def initial_network(prepared: PreparedDataset, job: JobSpec, species: Sequence[s
     return network
 
 
-def fingerprint(prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> str:
+def fingerprint(
+    prepared: PreparedDataset, job: JobSpec, species: Sequence[str], experimental: PreparedDataset | None = None
+) -> str:
     """Return the identity of a fit: settings, seed, species and the data's description."""
     return digest(
         {
@@ -107,6 +116,8 @@ def fingerprint(prepared: PreparedDataset, job: JobSpec, species: Sequence[str])
             "species": list(species),
             "data": prepared.meta,
             "scaling": prepared.scaling.as_o2(),
+            "adaptation": job.adaptation.identity(),
+            "experimental": experimental.meta if experimental and job.adaptation.active else None,
         },
         length=32,
     )
@@ -154,23 +165,29 @@ def _trainer(job: JobSpec, work_dir: Path) -> pl.Trainer:
 
 
 def _run(
-    trainer: pl.Trainer, network: Network, record: Record, prepared: PreparedDataset, job: JobSpec,
-    species: Sequence[str], work_dir: Path, resident_bytes: int, pool_rows: int, after_epoch: AfterEpoch | None,
+    trainer: pl.Trainer, network: Network, record: Record, source: Source, job: JobSpec, work_dir: Path,
+    after_epoch: AfterEpoch | None, experimental: PreparedDataset | None,
 ) -> None:  # fmt: skip
-    source = Source(prepared, species, network.encode, resident_bytes, pool_rows, trainer.strategy.root_device)
     plan = Plan(
         job.training.batch_size, job.seed, lambda: trainer.current_epoch, job.training.undersample,
         trainer.global_rank, trainer.world_size,
     )  # fmt: skip
-    batches = source.batches("train", plan)
-    module = TrainingModule(network, job.training, len(batches))
+    batches, validation = source.batches("train", plan), source.batches("validation", None)
     tracks_per_epoch = min(batches.rows, len(batches) * plan.batch_size * plan.world)
+    loaders: tuple[Any, Any] = batches, validation
+    adversary = None
+    if job.adaptation.active:
+        assert experimental is not None
+        others = replace(source, prepared=experimental)
+        loaders = with_experimental(job.adaptation, batches, validation, others, plan)
+        adversary = initial_adversary(job, network, job.training.max_epochs * len(batches))
+    module = TrainingModule(network, job.training, len(batches), adversary)
     trainer.callbacks.append(Recorder(record, work_dir, job.seed, tracks_per_epoch, after_epoch))  # type: ignore[attr-defined]
     with _quiet():
         trainer.fit(
             module,
-            train_dataloaders=batches,
-            val_dataloaders=source.batches("validation", None),
+            train_dataloaders=loaders[0],
+            val_dataloaders=loaders[1],
             ckpt_path=work_dir / CHECKPOINT if record.rows else None,
             weights_only=True,
         )

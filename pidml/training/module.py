@@ -11,7 +11,7 @@ from torch import Tensor
 from pidml.models import Network
 from pidml.models.pieces import pieces
 from pidml.spec.model_sections import Training
-from pidml.training.batches import Batch
+from pidml.training.adaptation import Adversary
 from pidml.training.objective import loss
 from pidml.training.schedules import learning_rate_factor
 
@@ -23,29 +23,44 @@ class TrainingModule(pl.LightningModule):
 
     Attributes:
         train_sum, validation_sum: sum of the losses of all tracks of the epoch so far, and their number; shape (2,).
+        adversary: what adapts the network to experimental data, if anything does; batches then hold such tracks too.
     """
 
     train_sum: Tensor
     validation_sum: Tensor
 
-    def __init__(self, network: Network, training: Training, steps_per_epoch: int) -> None:
+    def __init__(
+        self, network: Network, training: Training, steps_per_epoch: int, adversary: Adversary | None = None
+    ) -> None:
         super().__init__()
+        self.adversary = adversary
         self.network, self.training_spec, self.steps_per_epoch = network, training, steps_per_epoch
         self.register_buffer("train_sum", torch.zeros(2, dtype=torch.float64), persistent=False)
         self.register_buffer("validation_sum", torch.zeros(2, dtype=torch.float64), persistent=False)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
         """Return the mean loss of a batch."""
-        encoded, classes = batch
-        value = loss(self.training_spec.objective, self.network.body(encoded).float(), classes)
+        encoded, classes, *experimental = batch
+        if self.adversary is None:
+            logits, adversarial = self.network.body(encoded), None
+        else:
+            logits, adversarial = self.adversary.step(self.network, encoded, experimental[0], self.global_step)
+        value = loss(self.training_spec.objective, logits.float(), classes)
         _add(self.train_sum, value, len(classes))
-        return value
+        return value if adversarial is None else value + adversarial
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Add the loss of a batch to the sum; wide networks take it in pieces."""
-        size = self.network.evaluation_batch
-        for encoded, classes in pieces(size, *batch):
-            value = loss(self.training_spec.objective, self.network.body(encoded).float(), classes)
+    def validation_step(self, batch: tuple[Tensor, ...], _: int) -> None:
+        """Add the loss of a batch to the sum; wide networks take it in pieces. Experimental batches have no classes."""
+        if len(batch) == 1:
+            assert self.adversary is not None
+            self.adversary.judge_experimental(self.network, batch[0])
+            return
+        for encoded, classes in pieces(self.network.evaluation_batch, *batch):
+            if self.adversary is None:
+                logits = self.network.body(encoded)
+            else:
+                logits = self.adversary.judge_simulated(self.network, encoded)
+            value = loss(self.training_spec.objective, logits.float(), classes)
             _add(self.validation_sum, value, len(classes))
 
     def configure_optimizers(self) -> Any:
