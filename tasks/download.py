@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pidml.atomic import exclusive, write_json
 from pidml.errors import DownloadError, PathRefused
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
-from tasks.framework import NO_JOB, JobTask
+from tasks.framework import NO_JOB, WORKFLOW, JobTask
 from tasks.remote import RemoteWorkflow
 from tasks.sources import OfFiles
+from tasks.workers import DOWNLOADS
 
 #: Name under which a fetched file lies in its output directory.
 FILE_NAME = "AO2D.root"
@@ -32,7 +33,10 @@ class DownloadAOD(OfFiles, RemoteWorkflow):
 
     asks_for = "download"
 
-    resources: ClassVar[dict[str, int]] = {}
+    @property
+    def resources(self) -> dict[str, int]:
+        """Downloads share out the lines to the outside (:mod:`tasks.workers`), not the processor."""
+        return {} if self.branch == WORKFLOW else {DOWNLOADS: 1}
 
     def create_branch_map(self) -> dict[int, InputFile]:
         """One branch per file."""
