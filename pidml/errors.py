@@ -156,10 +156,16 @@ class Interrupted(TrainingError):
     code = "P604"
 
 
-class NoLabels(TrainingError):
-    """Experimental data is given where the species of each track must be known."""
+class OutOfMemory(TrainingError):
+    """Memory ran out in a training, and smaller parts of a batch did not help."""
 
-    code = "P605"
+    code = "P606"
+
+
+class WarmStartError(TrainingError):
+    """The weights that a training shall start from do not exist or belong to another network."""
+
+    code = "P607"
 
 
 class ExportError(PidmlError):
