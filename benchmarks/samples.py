@@ -11,21 +11,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pidml.data.prepare import prepare
-from pidml.data.prepared import PreparedDataset
-from pidml.simulation import posterior, write_track_table
+from pidml.data.prepared import PreparedDataset, Split
+from pidml.simulation import TableFormat, posterior, write_track_table
+from pidml.simulation.distortion import Distortion
 from pidml.spec import JobSpec
 from pidml.species import TARGETS
 from pidml.tracks import MomentumLimits
 from pidml.training.thresholds import best_f1_threshold
 
 
-def sample(folder: Path, tracks: int, seed: int) -> PreparedDataset:
+def sample(
+    folder: Path, tracks: int, seed: int, distortion: Distortion | None = None, *, labels: bool = True
+) -> PreparedDataset:
     """Simulate and prepare ``tracks`` tracks below ``folder``; what is there from an earlier run is used again."""
-    place = folder / f"prepared_{tracks}_{seed}"
+    kind = ("_distorted" if distortion else "") + ("" if labels else "_unlabelled")
+    place = folder / f"prepared_{tracks}_{seed}{kind}"
     if not (place / "meta.json").is_file():
         table = folder / f"tracks_{tracks}_{seed}.root"
-        write_track_table(table, tracks, seed, frames=max(1, tracks // 200_000))
-        prepare([table], place, JobSpec().preparation, simulation=True, seed=seed)
+        form = TableFormat("O2pidtracksmcml" if labels else "O2pidtracksdataml")
+        write_track_table(table, tracks, seed, frames=max(1, tracks // 200_000), form=form, distortion=distortion)
+        prepare([table], place, JobSpec().preparation, simulation=labels, seed=seed)
         table.unlink()
     return PreparedDataset.open(place)
 
@@ -49,6 +54,14 @@ def best_f1(prepared: PreparedDataset, name: str, certainty: NDArray[np.float32]
         target.name: best_f1_threshold(pdg == target.pdg, certainty[:, index])[1]
         for index, target in enumerate(TARGETS)
     }
+
+
+def f1(test: Split, accepted: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the F1 of each species for given decisions, (tracks, species)."""
+    truth = np.stack([np.asarray(test.pdg) == target.pdg for target in TARGETS], axis=1)
+    right = (truth & accepted).sum(axis=0)
+    values = 2 * right / (truth.sum(axis=0) + accepted.sum(axis=0))
+    return {target.name: float(value) for target, value in zip(TARGETS, values, strict=True)}
 
 
 class PlainMlp(nn.Module):

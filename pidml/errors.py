@@ -156,16 +156,10 @@ class Interrupted(TrainingError):
     code = "P604"
 
 
-class OutOfMemory(TrainingError):
-    """Memory ran out in a training, and smaller parts of a batch did not help."""
+class NoLabels(TrainingError):
+    """Experimental data is given where the species of each track must be known."""
 
-    code = "P606"
-
-
-class WarmStartError(TrainingError):
-    """The weights that a training shall start from do not exist or belong to another network."""
-
-    code = "P607"
+    code = "P605"
 
 
 class ExportError(PidmlError):

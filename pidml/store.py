@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pidml.atomic import explained, write_json
+from pidml.atomic import explained, is_temporary, write_json
 from pidml.errors import UnknownJob
 from pidml.identity import digest
 
@@ -74,7 +74,7 @@ class Store:
 
     def jobs(self) -> list[str]:
         """Return the names of the jobs that ran in this store."""
-        return sorted(path.stem for path in (self.root / "index").glob("*.json"))
+        return sorted(path.stem for path in (self.root / "index").glob("*.json") if not is_temporary(path))
 
 
 def index_entry(steps: Mapping[str, list[str]]) -> dict[str, Any]:

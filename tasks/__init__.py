@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pidml.settings import adopt_dotenv
-from tasks import messages
+from tasks import messages, workers
 from tasks.apply import ApplyModel
 from tasks.benchmark import Benchmark
 from tasks.download import DownloadAOD
@@ -20,6 +20,7 @@ from tasks.upload import ReportStatus, UploadResults
 
 messages.configure()
 adopt_dotenv()
+workers.configure()
 
 __all__ = [
     "ApplyModel",

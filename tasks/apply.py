@@ -44,9 +44,9 @@ class ApplyModel(Step, RemoteWorkflow):
         return super().modify_param_values(params)
 
     @cached_property
-    def spec(self) -> JobSpec:
+    def whole_job(self) -> JobSpec:
         """The job; with a bundle and without a job, one that says nothing."""
-        return JobSpec() if self.bundle and not self.job and self.job_id == NO_JOB else super().spec
+        return JobSpec() if self.bundle and not self.job and self.job_id == NO_JOB else super().whole_job
 
     def create_branch_map(self) -> dict[int, str]:
         """One branch per file.

@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pidml.atomic import exclusive, write_json
 from pidml.errors import DownloadError, PathRefused
 from pidml.identity import digest
 from pidml.spec.data_sections import InputFile
-from tasks.framework import NO_JOB, JobTask, Step
+from tasks.framework import NO_JOB, WORKFLOW, JobTask
 from tasks.remote import RemoteWorkflow
+from tasks.sources import OfFiles
+from tasks.workers import DOWNLOADS
 
 #: Name under which a fetched file lies in its output directory.
 FILE_NAME = "AO2D.root"
@@ -22,7 +24,7 @@ FILE_NAME = "AO2D.root"
 MISSING_NAME = "missing.json"
 
 
-class DownloadAOD(Step, RemoteWorkflow):
+class DownloadAOD(OfFiles, RemoteWorkflow):
     """Fetch one file per branch. Two jobs over the same file share it: its address is the file's own.
 
     A job that may do without some files (``dataset.require`` below 1) gets an output of its own for each, which may say
@@ -31,7 +33,10 @@ class DownloadAOD(Step, RemoteWorkflow):
 
     asks_for = "download"
 
-    resources: ClassVar[dict[str, int]] = {}
+    @property
+    def resources(self) -> dict[str, int]:
+        """Downloads share out the lines to the outside (:mod:`tasks.workers`), not the processor."""
+        return {} if self.branch == WORKFLOW else {DOWNLOADS: 1}
 
     def create_branch_map(self) -> dict[int, InputFile]:
         """One branch per file."""
@@ -76,16 +81,19 @@ def branch_files(task: JobTask, branches: list[int]) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def inputs_obtained(task: JobTask) -> Any:
-    """Return which of the job's files were had, and why the others were not (:class:`pidml.fetch.InputsObtained`)."""
+def inputs_obtained(task: JobTask, **source: str) -> Any:
+    """Return which of the job's files were had, and why the others were not (:class:`pidml.fetch.InputsObtained`).
+
+    ``source`` says which section's files, where that is not to be taken from the task.
+    """
     from pidml.fetch.policy import InputsObtained
 
-    missing = {}
-    for branch, file in enumerate(task.spec.dataset.files):
-        record = DownloadAOD.req(task, branch=branch).directory / MISSING_NAME
+    dataset, missing = DownloadAOD.req(task, **source).spec.dataset, {}
+    for branch, file in enumerate(dataset.files):
+        record = DownloadAOD.req(task, branch=branch, **source).directory / MISSING_NAME
         if record.is_file():
             missing[file.path] = json.loads(record.read_text(encoding="utf-8"))["reason"]
-    return InputsObtained(task.spec.dataset.require, len(task.spec.dataset.files), missing)
+    return InputsObtained(dataset.require, len(dataset.files), missing)
 
 
 def forget_passing(task: JobTask) -> int:

@@ -56,9 +56,14 @@ class JobTask(law.Task):
         return params
 
     @cached_property
-    def spec(self) -> JobSpec:
+    def whole_job(self) -> JobSpec:
         """The job's specification, read once: what is made is what the address says, whatever happens to the file."""
         return _spec(self.job, self.job_id, _changed(self.job))
+
+    @property
+    def spec(self) -> JobSpec:
+        """The specification as this task reads it."""
+        return self.whole_job
 
     @property
     def store(self) -> Store:

@@ -8,9 +8,10 @@ from typing import Any
 from tasks.download import forget_passing, inputs_obtained
 from tasks.framework import Step
 from tasks.produce import ProduceTracks
+from tasks.sources import ADAPTATION, OfFiles
 
 
-class PrepareDataset(Step):
+class PrepareDataset(OfFiles):
     """Cut, split, shuffle and scale the tracks; memory is bounded, the arrays can be mapped."""
 
     reads = ("preparation", "dataset.simulation", "dataset.require", "seed")
@@ -30,7 +31,7 @@ class PrepareDataset(Step):
         if not inputs.enough:
             passing = forget_passing(self)
             kind = DownloadError if passing else InputMissing
-            raise kind(inputs.sentence(), "see the logs of DownloadAOD, or lower dataset.require")
+            raise kind(inputs.sentence(), f"see the logs of DownloadAOD, or lower {self.source}.require")
         prepare(
             track_tables(self),
             out,
@@ -63,3 +64,12 @@ class UsesPrepared(Step):
         from pidml.data.prepared import PreparedDataset
 
         return PreparedDataset.open(PrepareDataset.req(self).directory)
+
+    @property
+    def experimental(self) -> Any:
+        """The experimental samples that the job adapts to, opened; None if it does not."""
+        from pidml.data.prepared import PreparedDataset
+
+        if not self.whole_job.adaptation.active:
+            return None
+        return PreparedDataset.open(PrepareDataset.req(self, source=ADAPTATION).directory)

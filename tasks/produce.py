@@ -11,11 +11,11 @@ import law
 from pidml.producer.containers import records_of
 from pidml.producer.shares import Share, share_of_group
 from tasks.download import FILE_NAME, DownloadAOD, branch_files
-from tasks.framework import Step
 from tasks.remote import RemoteWorkflow
+from tasks.sources import OfFiles
 
 
-class ProduceTracks(Step, RemoteWorkflow):
+class ProduceTracks(OfFiles, RemoteWorkflow):
     """Make one track table per group of files. Files that are track tables already pass through unchanged."""
 
     reads = ("producer", "dataset.simulation")

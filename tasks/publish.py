@@ -23,8 +23,6 @@ DEFAULT_CCDB = "https://alice-ccdb.cern.ch"
 class PublishCCDB(JobTask):
     """Upload six networks and the two JSON files that O2Physics reads with them to CCDB. Each file is sent once."""
 
-    reads = ("dataset.files",)
-
     path = luigi.Parameter(description="folder in CCDB, for example Users/m/me/PIDML")
     ccdb = luigi.Parameter(default="", description=f"address of CCDB; default: PIDML_CCDB_URL, or {DEFAULT_CCDB}")
     run_ccdb = luigi.Parameter(
@@ -54,7 +52,7 @@ class PublishCCDB(JobTask):
         return first_and_last_run(paths, self.first_run, self.last_run)
 
     def settings(self) -> dict[str, Any]:
-        """Where to publish, and for which runs."""
+        """Where to publish, and for which runs; of the job's files only their run numbers count."""
         return {"ccdb": self.base, "path": self.path, "runs": list(self.runs), "run_ccdb": self.run_ccdb}
 
     def upstream(self) -> list[Any]:

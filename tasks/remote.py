@@ -243,7 +243,7 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         """Write what jobs read: the job itself and the mark by which they know the store."""
         write_text(self.marker, platform.node() + "\n")
         if self.job_id == NO_JOB:
-            write_json(self.work / "job.json", self.spec.model_dump(mode="json"))
+            write_json(self.work / "job.json", self.whole_job.model_dump(mode="json"))
 
 
 def _encoded(text: str) -> str:

@@ -12,13 +12,14 @@ from tasks.explore import ExploreData
 from tasks.export import ExportModel
 from tasks.framework import JobTask
 from tasks.prepare import PrepareDataset
+from tasks.sources import ADAPTATION, DATASET, sources_of
 from tasks.train import Train, UsesNetworks
 
 
 class Report(UsesNetworks):
     """Collect job, data, curves, tables, plots and provenance in one self-contained file."""
 
-    reads = ("name", "dataset.files")
+    reads = ("name", "dataset.files", "adaptation.files")
     uploads = (("report*.html", "log"),)
     upload_prefix = "report"
 
@@ -44,5 +45,6 @@ class Report(UsesNetworks):
 
 def _shortage(task: JobTask) -> dict[str, str]:
     """Return what the report's header says of files that the job did without; nothing if it had all."""
-    inputs = inputs_obtained(task)
-    return {"incomplete input": inputs.sentence()} if inputs.missing else {}
+    titles = {DATASET: "incomplete input", ADAPTATION: "incomplete experimental input"}
+    obtained = {titles[source]: inputs_obtained(task, source=source) for source in sources_of(task)}
+    return {title: inputs.sentence() for title, inputs in obtained.items() if inputs.missing}

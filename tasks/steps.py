@@ -14,6 +14,7 @@ from tasks.framework import JobTask, Step
 from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
 from tasks.report import Report
+from tasks.sources import OfFiles, sources_of
 from tasks.train import Train
 
 STEPS: tuple[type[Step], ...] = (
@@ -47,6 +48,17 @@ def branches_of(step: Step) -> list[Step]:
     return [step] if branch_map is None else [type(step).req(step, branch=branch) for branch in branch_map]
 
 
+def others_of(step: Step) -> list[Step]:
+    """Return the same step about the job's other files, if it has any."""
+    if not isinstance(step, OfFiles):
+        return []
+    return [type(step).req(step, source=source) for source in sources_of(step) if source != step.source]
+
+
 def outputs_of(task: JobTask) -> dict[str, list[str]]:
     """Return the addresses of a job's outputs, of steps on request too: step name → digests of its branches."""
-    return {name: [part.digest for part in branches_of(cls.req(task))] for name, cls in BY_NAME.items()}
+    steps = {name: cls.req(task) for name, cls in BY_NAME.items()}
+    return {
+        name: [part.digest for about in (step, *others_of(step)) for part in branches_of(about)]
+        for name, step in steps.items()
+    }

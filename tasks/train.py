@@ -11,8 +11,9 @@ import luigi
 
 from pidml.alicetraint.jobs import stop_requested, write_progress
 from pidml.species import TARGET_NAMES
-from tasks.prepare import UsesPrepared
+from tasks.prepare import PrepareDataset, UsesPrepared
 from tasks.remote import RemoteWorkflow
+from tasks.sources import sources_of
 
 if TYPE_CHECKING:
     from pidml.training.record import Epoch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
-    reads = ("model", "training", "seed")
+    reads = ("model", "training", "adaptation", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
     upload_prefix = "train"
     asks_for = "train"
@@ -48,15 +49,19 @@ class Train(UsesPrepared, RemoteWorkflow):
         """The prepared data; for the workflow, its branches."""
         if self.is_workflow():
             return [self.req(self, branch=branch) for branch in self.branch_map]
-        return super().upstream()
+        return self._data()
 
     def requires(self) -> Any:
         """The prepared data."""
-        return super().upstream()
+        return self._data()
 
     def workflow_requires(self) -> Any:
         """The prepared data."""
-        return super().workflow_requires() | {"prepared": super().upstream()}
+        return super().workflow_requires() | {"prepared": self._data()}
+
+    def _data(self) -> list[Any]:
+        """Return the samples of the simulation, and those of the experimental data that the job adapts to."""
+        return [PrepareDataset.req(self, source=source) for source in sources_of(self)]
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""
@@ -69,7 +74,10 @@ class Train(UsesPrepared, RemoteWorkflow):
             where = f"GPU {', '.join(f'{gpu.index} ({gpu.uuid})' for gpu in devices)}" if devices else "the processor"
             print(f"trains on {where}", flush=True)  # noqa: T201 - step log
             work = self.store.work(type(self).__name__, self.digest)
-            summary = train(self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch)
+            summary = train(
+                self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch,
+                experimental=self.experimental,
+            )  # fmt: skip
         return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}
 
     def _after_epoch(self, epoch: Epoch, epochs: int) -> bool:

@@ -12,7 +12,7 @@ from pidml.atomic import atomic_file, write_json
 from pidml.provenance import FILE_NAME as PROVENANCE
 from tasks.framework import JobTask, Step
 from tasks.jobstate import note_failure
-from tasks.steps import BY_NAME, branches_of, owed_steps
+from tasks.steps import BY_NAME, branches_of, others_of, owed_steps
 
 #: A step's log on the server is not longer than this, so that no proxy refuses it.
 MAX_LOG_BYTES = 16 * 2**20
@@ -51,13 +51,19 @@ class UploadResults(ServerTask):
 
     step = luigi.ChoiceParameter(choices=list(BY_NAME), description="the step whose log and results are uploaded")
 
+    @property
+    def about(self) -> Step:
+        """The step, about the files that the job trains on."""
+        step: Step = BY_NAME[self.step].req(self)
+        return step
+
     def requires(self) -> Any:
-        """The step."""
-        return BY_NAME[self.step].req(self)
+        """The step, about whichever files."""
+        return [self.about, *others_of(self.about)]
 
     def output(self) -> law.LocalFileTarget:
         """The receipts of all files of the step."""
-        return law.LocalFileTarget(str(self.folder / "uploaded" / f"{self.step}-{self.requires().digest}.json"))
+        return law.LocalFileTarget(str(self.folder / "uploaded" / f"{self.step}-{self.about.digest}.json"))
 
     def receipt(self) -> dict[str, Any]:
         """Send what has not been sent; what the server cannot take now waits in the job's outbox."""
@@ -69,8 +75,9 @@ class UploadResults(ServerTask):
 
         number = 1 + [cls.__name__ for cls in owed_steps(self)].index(self.step)
         log = self.folder / "logs" / f"{number:02d}_{self.step}.log"
-        parts = branches_of(self.requires())
-        join_logs([part.log_file for part in parts], log)
+        parts = branches_of(self.about)
+        beside = [part for other in others_of(self.about) for part in branches_of(other)]
+        join_logs([part.log_file for part in (*parts, *beside)], log)
         files = [(log, log.name, "log"), *(found for part in parts for found in results_of(part, many=len(parts) > 1))]
         uploads = [Upload(path, name, FileType[kind.upper()], self.step) for path, name, kind in files]
         with AliceTraINTClient.of_settings(Settings.load()) as client:

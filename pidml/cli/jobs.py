@@ -84,15 +84,26 @@ def get(
 
 def gc(
     drop: list[str] = typer.Option([], "--drop", help="A job that is not to be kept; may be given several times."),
+    tasks_older_than: float | None = typer.Option(
+        None,
+        "--tasks-older-than",
+        metavar="DAYS",
+        min=0,
+        help="Drop tasks of the server that ended so long ago, if it has all of their results.",
+    ),
     min_age_hours: float = typer.Option(24.0, help="Leave alone what changed more recently: it may be in the making."),
     yes: bool = typer.Option(False, "--yes", help="Remove; without it, only show."),
 ) -> None:
     """Show (or remove) what no kept job needs: outputs of earlier settings, of dropped jobs, leftovers of kills."""
     from rich.filesize import decimal
 
-    from pidml.gc import find_garbage
+    from pidml.gc import check_quiet, find_garbage
 
-    found = find_garbage(_store(), drop, min_age_hours * 3600)
+    store = _store()
+    if yes:
+        check_quiet(store)
+    older = None if tasks_older_than is None else tasks_older_than * 86_400
+    found = find_garbage(store, drop, min_age_hours * 3600, older)
     for each in found:
         typer.echo(f"{decimal(each.size):>10}  {each.path}  ({each.reason})")
         if yes:

@@ -126,7 +126,8 @@ def _plan(paths: Sequence[Path], preparation: Preparation, simulation: bool, see
             raise NoTables(
                 f"{table.path}: {table.place} is a table of {kinds[table.simulation]}, the job is about"
                 f" {kinds[simulation]}",
-                f"set dataset.simulation: {str(table.simulation).lower()} or give other files",
+                f"set dataset.simulation: {str(table.simulation).lower()} or give other files; adaptation.files are"
+                " experimental",
             )
     needed = {*preparation.features, "fP", "fPt", "fPz", "fTPCSignal"}
     if simulation:

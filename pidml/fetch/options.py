@@ -32,6 +32,7 @@ class FetchOptions:
         backoff: mean pause after the first failed round, in s; doubles with each round.
         max_backoff: longest pause, in s; also the longest ``Retry-After`` that is followed.
         streams: parallel streams of ``alien_cp`` (at most 15).
+        parallel: files that a job fetches side by side.
         reserve: disk space that is left free, in B.
     """
 
@@ -45,6 +46,7 @@ class FetchOptions:
     backoff: float = 2.0
     max_backoff: float = 120.0
     streams: int = 4
+    parallel: int = 4
     reserve: int = 64 * 1024 * 1024
 
     @classmethod
@@ -67,6 +69,7 @@ class FetchOptions:
             "backoff": _number(environ, "PIDML_FETCH_BACKOFF", cls.backoff, 0, 3600),
             "max_backoff": _number(environ, "PIDML_FETCH_MAX_BACKOFF", cls.max_backoff, 0, 86400),
             "streams": _number(environ, "PIDML_FETCH_STREAMS", cls.streams, 1, 15, whole=True),
+            "parallel": _number(environ, "PIDML_FETCH_PARALLEL", cls.parallel, 1, 64, whole=True),
         }
         options = cls(
             grid=_grid(environ.get("PIDML_GRID", "")),

@@ -102,8 +102,8 @@ class Attention(Network):
         columns, missing = self.columns(standardised)
         return torch.cat([columns, missing * MASKED], dim=1)
 
-    def body(self, encoded: Tensor) -> Tensor:
-        """Return logits ``(batch, outputs)``."""
+    def latent(self, encoded: Tensor) -> Tensor:
+        """Return what the outputs are made of: the pooled tokens after the head's hidden layers, ``(batch, width)``."""
         columns, mask = encoded[:, : self.columns.size], encoded[:, self.columns.size :]
         rows = self.embedding(columns)
         for block in self.blocks:
@@ -111,5 +111,5 @@ class Attention(Network):
         rows = self.norm(rows)
         scores = self.pooling(rows).view(-1, self.features, rows.shape[1])
         weights = torch.softmax(scores + mask[:, :, None], dim=1)
-        logits: Tensor = self.output(self.head((weights * rows.view_as(scores)).sum(dim=1)))
-        return logits
+        hidden: Tensor = self.head((weights * rows.view_as(scores)).sum(dim=1))
+        return hidden

@@ -44,7 +44,8 @@ class Network(nn.Module):
     ``forward(standardised)`` takes float32 of shape ``(batch, features)``, NaN where missing in any mixture of
     patterns, and returns logits of shape ``(batch, outputs)``, finite for every row. It is the composition of two
     parts: ``encode`` holds no trained parameter, so that training does it once per track and not once per epoch;
-    ``body`` is the rest. The last layer is ``output``, a :class:`torch.nn.Linear`.
+    ``body`` is the rest. ``body`` in turn is ``latent``, the last hidden layer, and the last layer ``output``, a
+    :class:`torch.nn.Linear`; a network without one last hidden layer defines ``body`` itself.
     """
 
     #: Rows that are evaluated at once where memory for intermediate values is of concern.
@@ -61,9 +62,14 @@ class Network(nn.Module):
         """Return the network's own view of the features, float32 ``(batch, encoded)``."""
         raise NotImplementedError
 
+    def latent(self, encoded: Tensor) -> Tensor:
+        """Return the last hidden layer, ``(batch, output.in_features)``, of encoded features."""
+        raise NotImplementedError
+
     def body(self, encoded: Tensor) -> Tensor:
         """Return logits ``(batch, outputs)`` of encoded features."""
-        raise NotImplementedError
+        logits: Tensor = self.output(self.latent(encoded))
+        return logits
 
     def forward(self, standardised: Tensor) -> Tensor:
         """Return logits ``(batch, outputs)`` of standardised features ``(batch, features)``."""

@@ -68,7 +68,7 @@ class ImputingMlp(Network):
         columns: Tensor = self.columns(filled)[0]
         return columns
 
-    def body(self, encoded: Tensor) -> Tensor:
-        """Return logits ``(batch, outputs)``."""
-        logits: Tensor = self.output(self.hidden(encoded))
-        return logits
+    def latent(self, encoded: Tensor) -> Tensor:
+        """Return the last hidden layer, ``(batch, width)``."""
+        hidden: Tensor = self.hidden(encoded)
+        return hidden

@@ -24,7 +24,7 @@ class MaskedMlp(Network):
         """Return columns (0 where missing) and missing bits."""
         return torch.cat(self.columns(standardised), dim=1)
 
-    def body(self, encoded: Tensor) -> Tensor:
-        """Return logits ``(batch, outputs)``."""
-        logits: Tensor = self.output(self.hidden(encoded))
-        return logits
+    def latent(self, encoded: Tensor) -> Tensor:
+        """Return the last hidden layer, ``(batch, width)``."""
+        hidden: Tensor = self.hidden(encoded)
+        return hidden

@@ -20,7 +20,8 @@ def free_bytes(store: Path) -> int:
 
 def needed_bytes(job: JobSpec) -> int:
     """Return the bytes that a job writes, as the sizes of its files suggest; files on local disks are not copied."""
-    remote = (file.size or 0 for file in job.dataset.files if not _is_local(file.path))
+    files = (*job.dataset.files, *job.adaptation.files)
+    remote = (file.size or 0 for file in files if not _is_local(file.path))
     return int(BYTES_PER_INPUT_BYTE * sum(remote))
 
 

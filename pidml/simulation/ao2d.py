@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pidml import helix
 from pidml.atomic import atomic_file
 from pidml.simulation import metadata, rejected
+from pidml.simulation.distortion import Distortion
 from pidml.simulation.generate import SimulatedTracks, generate_tracks, generator
 from pidml.simulation.raw_tables import RawFormat, bunch_crossings, collisions, track_extra, track_parameters
 from pidml.simulation.track_tables import split_evenly
@@ -55,6 +56,7 @@ def write_ao2d(
     first_frame: int = 1,
     run: int = 0,
     keep_frames: bool = False,
+    distortion: Distortion | None = None,
 ) -> list[Frame]:
     """Simulate an AO2D file atomically that holds exactly ``tracks`` tracks which pass the global-track selection.
 
@@ -70,6 +72,7 @@ def write_ao2d(
         first_frame: number of the first directory.
         run: run number in the table of bunch crossings.
         keep_frames: return the frames (for closed-loop tests) instead of an empty list.
+        distortion: of the response; the file then does not carry the mark of known likelihood.
 
     Raises:
         DiskFull: no space is left.
@@ -82,9 +85,10 @@ def write_ao2d(
         atomic_file(path) as temporary,
         uproot.recreate(temporary, compression=uproot.ZSTD(1)) as file,
     ):
-        file[metadata.KEY] = metadata.TEXT
+        if distortion is None:
+            file[metadata.KEY] = metadata.TEXT
         for index, (share, frame_seed) in enumerate(zip(split_evenly(tracks, frames), seeds, strict=True)):
-            frame = simulate_frame(share, generator(frame_seed), form, run)
+            frame = simulate_frame(share, generator(frame_seed), form, run, distortion)
             for name, columns in frame.tables.items():
                 _write_table(file, f"DF_{first_frame + index}/{name}", columns)
             if keep_frames:
@@ -100,11 +104,13 @@ def _write_table(file: Any, name: str, columns: dict[str, Any]) -> None:
     file.mktree(name, types, counter_name=lambda counted: f"{counted}_size").extend(columns)
 
 
-def simulate_frame(tracks: int, rng: Generator, form: RawFormat | None = None, run: int = 0) -> Frame:
+def simulate_frame(
+    tracks: int, rng: Generator, form: RawFormat | None = None, run: int = 0, distortion: Distortion | None = None
+) -> Frame:
     """Simulate the tables of one ``DF_`` directory with ``tracks`` selected tracks."""
     form = form or RawFormat()
     reasons = rejected.draw_reasons(rng, tracks)
-    simulated = generate_tracks(len(reasons), rng)
+    simulated = generate_tracks(len(reasons), rng, distortion)
     rejected.displace(rng, simulated, reasons)
     quality = rejected.quality(rng, simulated.truth["clusters"], reasons)
     perigee = _at_vertex(simulated)

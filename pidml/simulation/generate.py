@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pidml.simulation import mixture, response
+from pidml.simulation.distortion import Distortion
 
 Array = NDArray[np.float64]
 #: Selected tracks per collision, mean of the geometric distribution.
@@ -43,8 +44,10 @@ def generator(seed: int | SeedSequence) -> Generator:
     return np.random.Generator(np.random.SFC64(seed))
 
 
-def generate_tracks(tracks: int, seed: int | SeedSequence | Generator) -> SimulatedTracks:
-    """Simulate ``tracks`` selected tracks; the same seed gives the same tracks."""
+def generate_tracks(
+    tracks: int, seed: int | SeedSequence | Generator, distortion: Distortion | None = None
+) -> SimulatedTracks:
+    """Simulate ``tracks`` selected tracks; the same seed gives the same tracks, with a distorted response if asked."""
     rng = seed if isinstance(seed, Generator) else generator(seed)
     truth = _kinematics(rng, tracks)
     vertex, event_time = _collisions(rng, tracks, truth)
@@ -54,7 +57,10 @@ def generate_tracks(tracks: int, seed: int | SeedSequence | Generator) -> Simula
     _trd_and_tof(rng, truth, columns, event_time)
     columns["fTPCNClsShared"] = _shared_clusters(rng, tracks)
     _finish_columns(truth, columns, vertex)
-    return SimulatedTracks(columns, truth, vertex, event_time)
+    result = SimulatedTracks(columns, truth, vertex, event_time)
+    if distortion is not None:
+        distortion.apply(rng, result)
+    return result
 
 
 def _kinematics(rng: Generator, tracks: int) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,7 @@ from pidml.atomic import atomic_file
 from pidml.errors import SpecError
 from pidml.simulation import metadata as root_metadata
 from pidml.simulation import response
+from pidml.simulation.distortion import Distortion
 from pidml.simulation.generate import SimulatedTracks, generate_tracks, generator
 from pidml.species import by_name
 from pidml.tracks import FULL_COLUMNS, TRAINING_COLUMNS, TREES, TRUTH_COLUMNS, Column
@@ -74,10 +75,12 @@ def write_track_table(
     frames: int = 3,
     form: TableFormat | None = None,
     first_frame: int = 1,
+    distortion: Distortion | None = None,
 ) -> None:
     """Simulate ``tracks`` selected tracks into ``frames`` directories ``DF_<n>`` of one ROOT file, atomically.
 
-    Memory stays bounded whatever the number of tracks.
+    Memory stays bounded whatever the number of tracks. A file of distorted tracks does not carry the mark of known
+    likelihood.
 
     Raises:
         DiskFull: no space is left.
@@ -90,18 +93,20 @@ def write_track_table(
         atomic_file(path) as temporary,
         uproot.recreate(temporary, compression=uproot.ZSTD(1)) as file,
     ):
-        if form.metadata:
+        if form.metadata and distortion is None:
             file[root_metadata.KEY] = root_metadata.TEXT
         for index, (share, frame_seed) in enumerate(zip(split_evenly(tracks, frames), seeds, strict=True)):
-            _write_frame(file, f"DF_{first_frame + index}/{form.tree}", share, generator(frame_seed), form)
+            _write_frame(file, f"DF_{first_frame + index}/{form.tree}", share, generator(frame_seed), form, distortion)
 
 
-def _write_frame(file: Any, name: str, tracks: int, rng: Generator, form: TableFormat) -> None:
+def _write_frame(
+    file: Any, name: str, tracks: int, rng: Generator, form: TableFormat, distortion: Distortion | None
+) -> None:
     types = {form.spelling(column.name): np.dtype(column.dtype) for column in form.columns}
     baskets = max(10, -(-tracks // CHUNK))
     tree = file.mktree(name, types, initial_basket_capacity=baskets)
     for start in range(0, tracks, CHUNK):
-        tree.extend(table_columns(generate_tracks(min(CHUNK, tracks - start), rng), form))
+        tree.extend(table_columns(generate_tracks(min(CHUNK, tracks - start), rng, distortion), form))
 
 
 def table_columns(simulated: SimulatedTracks, form: TableFormat) -> dict[str, NDArray[Any]]:

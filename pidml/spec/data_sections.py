@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -51,22 +52,31 @@ def _as_input_files(value: Any) -> Any:
     return tuple({"path": item} if isinstance(item, str) else item for item in value)
 
 
+InputFiles = Annotated[tuple[InputFile, ...], BeforeValidator(_as_input_files)]
+Share = Literal["all"] | Annotated[Real, Field(gt=0, le=1)]
+
+
+def refuse_twice(files: Sequence[InputFile]) -> None:
+    """Raise ValueError if a path stands twice."""
+    paths = Counter(file.path for file in files)
+    if twice := sorted(path for path, count in paths.items() if count > 1):
+        raise ValueError(f"files named twice: {', '.join(twice[:10])}")
+
+
 class Dataset(Section):
     """What the job trains on."""
 
-    files: Annotated[tuple[InputFile, ...], BeforeValidator(_as_input_files)] = setting(
+    files: InputFiles = setting(
         (), "input files: AO2D files or track tables (recognised by their content), as paths or {path, size, checksum}"
     )
     simulation: bool = setting(True, "true for simulation, false for experimental data (which has no labels)")
-    require: Literal["all"] | Annotated[Real, Field(gt=0, le=1)] = setting(
+    require: Share = setting(
         "all", "what must be obtained of the files: all, or a minimum fraction (recorded and shown in the report)"
     )
 
     @model_validator(mode="after")
     def _no_file_twice(self) -> Self:
-        paths = Counter(file.path for file in self.files)
-        if twice := sorted(path for path, count in paths.items() if count > 1):
-            raise ValueError(f"files named twice: {', '.join(twice[:10])}")
+        refuse_twice(self.files)
         return self
 
 

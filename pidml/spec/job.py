@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pidml.errors import SpecError
+from pidml.spec.adaptation_section import Adaptation
 from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
 from pidml.spec.model_sections import Evaluation, Export, Model, Training
 from pidml.spec.resources_section import Resources
+
+#: Architectures with one last hidden layer that a discriminator can look at.
+ADAPTABLE = ("masked-mlp", "attention", "mlp")
 
 
 class JobSpec(Section):
@@ -26,9 +30,37 @@ class JobSpec(Section):
     preparation: Preparation = Preparation()
     model: Model = Model()
     training: Training = Training()
+    adaptation: Adaptation = Adaptation()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _adaptable(self) -> Self:
+        if not self.adaptation.active:
+            return self
+        if not self.dataset.simulation:
+            raise ValueError("adaptation is from simulation to experimental data: dataset.simulation must be true")
+        if self.model.architecture not in ADAPTABLE:
+            raise ValueError(
+                f"adaptation is not possible with model.architecture = {self.model.architecture}; "
+                f"allowed: {', '.join(ADAPTABLE)}"
+            )
+        return self
+
+    def of_experimental_files(self) -> JobSpec:
+        """Return the job that prepares the files of ``adaptation`` as this one prepares those of ``dataset``.
+
+        Experimental tracks are not known to be primary or not, so that cut is left out.
+        """
+        files, require = self.adaptation.files, self.adaptation.require
+        cuts = self.preparation.cuts.model_copy(update={"primaries_only": False})
+        return self.model_copy(
+            update={
+                "dataset": Dataset(files=files, simulation=False, require=require),
+                "preparation": self.preparation.model_copy(update={"cuts": cuts}),
+            }
+        )
 
 
 def parse_job(value: Any, source: str) -> JobSpec:

@@ -24,7 +24,7 @@ class Fitter(Protocol):
 
     def __call__(
         self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str], work_dir: Path, *, resident_bytes: int,
-        pool_rows: int, after_epoch: AfterEpoch | None,
+        pool_rows: int, after_epoch: AfterEpoch | None, experimental: PreparedDataset | None,
     ) -> Fit:  # fmt: skip
         """Return the fitted model."""
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pidml.data.prepared import PreparedDataset, Split, rows_of
-from pidml.errors import NoTracks, SpeciesAbsent, TrainingError
+from pidml.data.prepared import PreparedDataset, Split
+from pidml.errors import NoLabels, NoTracks, SpeciesAbsent
 from pidml.species import by_name
 
 
@@ -24,14 +24,14 @@ def check_labels(prepared: PreparedDataset, species: Sequence[str]) -> None:
     """Make sure that every species has examples, and something else has too, where networks are fitted and judged.
 
     Raises:
-        TrainingError: the data is experimental and so has no labels.
+        NoLabels: the data is experimental.
         NoTracks: a sample is empty.
         SpeciesAbsent: a species has no example, or there are no other tracks.
     """
     if not prepared.simulation:
-        raise TrainingError(
+        raise NoLabels(
             f"{prepared.path}: experimental data has no labels to train on",
-            "train on simulation (dataset.simulation: true) and apply the result to experimental data",
+            "train on simulation (dataset.simulation: true); to adapt to these files name them under adaptation.files",
         )
     for name in ("train", "validation"):
         sample = prepared.split(name)
@@ -55,5 +55,5 @@ def species_counts(sample: Split, species: Sequence[str]) -> list[int]:
     """Return the number of tracks of each species, read in chunks."""
     counts = np.zeros(len(species) + 1, np.int64)
     for rows in sample.chunks():
-        counts += np.bincount(class_indices(rows_of(sample.pdg, rows), species), minlength=len(counts))
+        counts += np.bincount(class_indices(np.asarray(sample.pdg[rows]), species), minlength=len(counts))
     return [int(count) for count in counts[:-1]]

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 
 from pidml.atomic import atomic_file, write_text
 from pidml.errors import Diverged, Interrupted
+from pidml.training.adaptation import balanced, coefficient_at
 from pidml.training.module import TrainingModule
-from pidml.training.warm_start import CHECKPOINT_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,11 @@ _LOOK_EVERY = 100
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history; losses in nats per track, ``lr`` as used last, seconds of training without validation."""
+    """One row of the history; losses in nats per track, ``lr`` as used last, seconds of training without validation.
+
+    With domain adaptation there are also the loss and the accuracy of the discriminator on the validation samples (both
+    domains count the same, 0.5 is chance), and the largest coefficient of the epoch.
+    """
 
     epoch: int
     train_loss: float
@@ -37,6 +41,9 @@ class Epoch:
     lr: float
     seconds: float
     tracks_per_second: float
+    domain_loss: float | None = None
+    domain_accuracy: float | None = None
+    coefficient: float | None = None
 
 
 @dataclass
@@ -52,8 +59,6 @@ class Record:
         reference: validation loss that the next improvement is measured against.
         waited: epochs without improvement.
         finished: whether the training came to its end.
-        split: parts in which a process takes its share of a batch; more than 1 after memory ran out.
-        device: name of the device that trained last.
     """
 
     fingerprint: str
@@ -64,12 +69,17 @@ class Record:
     reference: float = math.inf
     waited: int = 0
     finished: bool = False
-    split: int = 1
-    device: str = ""
 
     def add(self, row: Epoch, patience: int, min_improvement: float) -> bool:
-        """Take in an epoch; return whether it is the best so far. Sets ``finished`` if patience is at its end."""
+        """Take in an epoch; return whether it is the best so far. Sets ``finished`` if patience is at its end.
+
+        With domain adaptation the last epoch is the best: the loss on simulation cannot tell how alike the domains are,
+        and is smallest before they are made so.
+        """
         self.rows.append(row)
+        if row.domain_loss is not None:
+            self.best_loss, self.best_epoch = row.val_loss, row.epoch
+            return True
         if row.val_loss < self.reference * (1 - min_improvement) or math.isinf(self.reference):
             self.reference, self.waited = row.val_loss, 0
         else:
@@ -84,7 +94,7 @@ class Record:
         """Return the history as CSV text."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        names = [each.name for each in fields(Epoch)]
+        names = [each.name for each in fields(Epoch) if all(getattr(row, each.name) is not None for row in self.rows)]
         writer.writerow(names)
         writer.writerows([getattr(row, name) for name in names] for row in self.rows)
         return stream.getvalue()
@@ -114,14 +124,11 @@ class Recorder(pl.Callback):
         seed: random choices inside the network (dropout) in an epoch depend on this and on the epoch's number alone.
         tracks_per_epoch: for the figures of speed.
         after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
-        description: what the weights in the checkpoint are of, for a later warm start.
     """
 
     def __init__(
-        self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int,
-        after_epoch: AfterEpoch | None = None, description: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.description = dict(description or {})
+        self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int, after_epoch: AfterEpoch | None = None
+    ) -> None:
         self.record, self.work_dir, self.seed, self.tracks_per_epoch = record, work_dir, seed, tracks_per_epoch
         self.after_epoch = after_epoch
         self._started = self._seconds = 0.0
@@ -129,15 +136,6 @@ class Recorder(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning puts into the checkpoint."""
         return self.record.state()
-
-    def on_save_checkpoint(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002 - Lightning passes it
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
-    ) -> None:
-        """Say in the checkpoint what its weights are of."""
-        checkpoint[CHECKPOINT_KEY] = self.description
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, the sums and the random numbers."""
@@ -166,6 +164,8 @@ class Recorder(pl.Callback):
         """Start the sum of the validation loss."""
         assert isinstance(pl_module, TrainingModule)
         pl_module.validation_sum.zero_()
+        if pl_module.adversary is not None:
+            pl_module.adversary.validation_sum.zero_()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write down the epoch, decide whether to stop, save."""
@@ -182,6 +182,7 @@ class Recorder(pl.Callback):
             lr=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=self._seconds,
             tracks_per_second=self.tracks_per_epoch / self._seconds,
+            **self._domain(trainer, pl_module),
         )
         spec = pl_module.training_spec
         if self.record.add(row, spec.patience, spec.min_improvement):
@@ -194,6 +195,17 @@ class Recorder(pl.Callback):
         asked = self.after_epoch(row, spec.max_epochs) if self.after_epoch and trainer.is_global_zero else False
         if asked and not self.record.finished:
             raise Interrupted(f"stopped after epoch {row.epoch + 1}, as asked", "the next run goes on from there")
+
+    def _domain(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, float]:
+        """Return the columns about domain adaptation, if there is one."""
+        if (adversary := module.adversary) is None:
+            return {}
+        sums = trainer.strategy.reduce(adversary.validation_sum.clone(), reduce_op="sum")
+        assert isinstance(sums, torch.Tensor)
+        loss, accuracy = balanced(sums)
+        self._check(loss, trainer)
+        last = coefficient_at(adversary.adaptation, trainer.global_step / adversary.total_steps)
+        return {"domain_loss": loss, "domain_accuracy": accuracy, "coefficient": last}
 
     def _save(self, trainer: pl.Trainer, row: Epoch) -> None:
         if trainer.world_size > 1:  # every process takes part in collecting a checkpoint; the first one writes

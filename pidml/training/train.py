@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from pidml.atomic import explained, write_json, write_text
-from pidml.data.prepared import PreparedDataset, rows_of
+from pidml.data.prepared import PreparedDataset
 from pidml.models import Network
 from pidml.models.pieces import pieces
 from pidml.spec import JobSpec
+from pidml.training.adaptation import AdaptationSummary, check_experimental
 from pidml.training.calibration import Calibration, calibrate
 from pidml.training.classifier import save_model
 from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit
@@ -37,16 +38,16 @@ class TrainingSummary:
         parameters: trained parameters.
         epochs: epochs trained.
         resumed_epochs: how many of these an earlier, interrupted process had completed.
-        best_epoch: the epoch whose weights are kept (smallest validation loss), from 0.
+        best_epoch: the epoch whose weights are kept (smallest validation loss; the last with adaptation), from 0.
         validation_loss: that loss, nats per track.
         tracks_per_second: training tracks per second of training time, validation excluded, median of the epochs.
         training_seconds: time spent in training steps, all epochs, whichever process ran them.
         wall_seconds: time that this process took for everything.
         device: name of the device.
-        parts: parts in which each process took its share of a batch; more than 1 after memory ran out.
         calibration: the correction folded into the network's last layer, and the loss before and after.
         thresholds: certainty from which a track is accepted, per species.
         validation_f1: F1 on the validation sample at that threshold.
+        adaptation: how alike the domains became, if the network was adapted.
     """
 
     species: tuple[str, ...]
@@ -59,10 +60,10 @@ class TrainingSummary:
     training_seconds: float
     wall_seconds: float
     device: str
-    parts: int
     calibration: Calibration
     thresholds: dict[str, float]
     validation_f1: dict[str, float]
+    adaptation: AdaptationSummary | None = None
 
 
 def train(
@@ -75,6 +76,7 @@ def train(
     resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
+    experimental: PreparedDataset | None = None,
 ) -> TrainingSummary:
     """Train one network that identifies ``species`` and write it.
 
@@ -89,30 +91,34 @@ def train(
         pool_rows: tracks mixed at a time when streaming.
         after_epoch: called with every :class:`~pidml.training.record.Epoch` once its checkpoint is written, and with
             the largest number of epochs; returns whether to stop there.
+        experimental: samples without labels to adapt to, prepared with the settings of ``prepared``; needed if
+            ``job.adaptation`` says so, and not looked at otherwise.
 
     Raises:
-        TrainingError: the data has no labels.
+        NoLabels: the data has no labels.
+        TrainingError: experimental samples are needed and not given, or were prepared otherwise.
         NoTracks: a sample is empty.
         SpeciesAbsent: a species has no example, or nothing else has one.
         ToolMissing: the library that fits this architecture is not installed.
         Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
-        OutOfMemory: memory does not suffice, however small the parts of a batch are.
-        WarmStartError: the weights to start from do not fit.
-        ToolMissing: the network shall be compiled, and there is no compiler.
     """
     started = time.perf_counter()
     check_labels(prepared, species)
+    check_experimental(job, prepared, experimental)
     fit = fitter(job.model.architecture)
     result = fit(
-        prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch
-    )
+        prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch,
+        experimental=experimental,
+    )  # fmt: skip
     with explained(out_dir):
         calibration, thresholds, f1 = _calibrated(prepared, result.network, job.training.objective, species)
         save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
-        summary = _summary(result, species, calibration, thresholds, f1, time.perf_counter() - started)
+        adaptation = _adaptation_summary(result, job, experimental)
+        wall = time.perf_counter() - started
+        summary = _summary(result, species, calibration, thresholds, f1, adaptation, wall)
         write_json(out_dir / "training.json", asdict(summary))
     return summary
 
@@ -124,9 +130,9 @@ def _calibrated(
     """Calibrate the network in place; return the correction, and per species the best threshold and its F1."""
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
-    standardised = torch.from_numpy(prepared.scaling.apply(rows_of(validation.features, rows)))
+    standardised = torch.from_numpy(prepared.scaling.apply(np.asarray(validation.features[rows])))
     logits = torch.cat([network(part) for (part,) in pieces(network.evaluation_batch, standardised)])
-    classes = class_indices(rows_of(validation.pdg, rows), species)
+    classes = class_indices(np.asarray(validation.pdg[rows]), species)
     with torch.enable_grad():
         calibration = calibrate(objective, logits, torch.from_numpy(classes))
     factor, offset = torch.tensor(calibration.factor), torch.tensor(calibration.offset)
@@ -139,7 +145,7 @@ def _calibrated(
 
 def _summary(
     result: Fit, species: Sequence[str], calibration: Calibration, thresholds: dict[str, float], f1: dict[str, float],
-    wall_seconds: float,
+    adaptation: AdaptationSummary | None, wall_seconds: float,
 ) -> TrainingSummary:  # fmt: skip
     rows = result.record.rows
     return TrainingSummary(
@@ -153,8 +159,16 @@ def _summary(
         training_seconds=sum(row.seconds for row in rows),
         wall_seconds=wall_seconds,
         device=result.device,
-        parts=result.record.split,
         calibration=calibration,
         thresholds=thresholds,
         validation_f1=f1,
+        adaptation=adaptation,
     )
+
+
+def _adaptation_summary(result: Fit, job: JobSpec, experimental: PreparedDataset | None) -> AdaptationSummary | None:
+    kept = next(row for row in result.record.rows if row.epoch == result.record.best_epoch)
+    if experimental is None or kept.domain_loss is None or kept.domain_accuracy is None:
+        return None
+    tracks = len(experimental.split("train"))
+    return AdaptationSummary(job.adaptation.method, tracks, kept.domain_loss, kept.domain_accuracy)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pidml import tracks
 from pidml.data.prepared import AUX_COLUMNS, SPLITS, PreparedDataset
+from pidml.simulation.distortion import Distortion
 from pidml.simulation.generate import generate_tracks
 
 
@@ -21,9 +22,10 @@ def write_prepared(
     simulation: bool = True,
     features: tuple[str, ...] = tracks.FEATURES,
     keep_pdg: tuple[int, ...] | None = None,
+    distortion: Distortion | None = None,
 ) -> PreparedDataset:
     """Simulate ``sum(sizes)`` tracks and write them as a prepared dataset of the three sizes given."""
-    simulated = generate_tracks(sum(sizes), seed).columns
+    simulated = generate_tracks(sum(sizes), seed, distortion).columns
     if keep_pdg is not None:
         simulated["fPdgCode"] = np.where(np.isin(simulated["fPdgCode"], keep_pdg), simulated["fPdgCode"], 13)
     columns = {name: np.asarray(values, np.float32) for name, values in simulated.items()}

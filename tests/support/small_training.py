@@ -1,6 +1,8 @@
 """Runs a small training in a process of its own, which can end itself in the middle as by ``kill -9``.
 
-Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE [step N | epoch N | block N] [DEVICES]
+Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE[+METHOD] [step N | epoch N | block N]
+
+With a METHOD of domain adaptation the network is adapted to the samples in ``experimental`` beside PREPARED.
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ def small_job(architecture: str = "masked-mlp", **training: Any) -> JobSpec:
         "d_model": 8, "ff_hidden": 16, "pool_hidden": [8], "rounds": 40, "depth": 4, "trees": 40, "leaves": 200,
     }  # fmt: skip
     return JobSpec.model_validate({"model": model, "training": settings | training})
+
+
+def adapting(job: JobSpec, method: str, **settings: Any) -> JobSpec:
+    """Return the job with domain adaptation; which files it names does not matter to a training."""
+    adaptation = {"method": method, "files": ["data.root"], "hidden": [16]} | settings
+    return JobSpec.model_validate(job.model_dump(mode="json") | {"adaptation": adaptation})
 
 
 def die_at_step(number: int) -> None:
@@ -69,16 +77,18 @@ def die_after_block(number: int) -> None:
     blocks._save = save
 
 
-def main(
-    prepared: str, work: str, out: str, architecture: str, kind: str = "", number: str = "0", devices: str = "1"
-) -> None:
+def main(prepared: str, work: str, out: str, architecture: str, kind: str = "", number: str = "0") -> None:
     """Train, and die where asked to."""
     torch.set_num_threads(1)
     if kind:
         {"step": die_at_step, "epoch": die_after_epoch, "block": die_after_block}[kind](int(number))
     Path(out).mkdir(parents=True)
-    job = small_job(architecture, devices=int(devices))
-    train(PreparedDataset.open(prepared), job, TARGET_NAMES, Path(work), Path(out))
+    architecture, _, method = architecture.partition("+")
+    job, experimental = small_job(architecture), None
+    if method:
+        job, experimental = adapting(job, method), PreparedDataset.open(Path(prepared).with_name("experimental"))
+    data = PreparedDataset.open(prepared)
+    train(data, job, TARGET_NAMES, Path(work), Path(out), experimental=experimental)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ BASE = {
     "model": {"architecture": "masked-mlp"},
     "training": {"learning_rate": 0.001, "batch_size": 1024},
 }
+EXPERIMENTAL = ["/alice/data/2024/LHC24ag/1/AOD/001/AO2D.root"]
 
 Digests = Callable[[dict[str, Any]], dict[str, str]]
 
@@ -67,6 +68,8 @@ PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData"} | TRAINING_AND_BELOW
         ("evaluation.explain_tracks", 500, {"ExplainModel"}),
         ("export.opset", 18, {"ExportModel", "Report"}),
         ("name", "another", {"Report"}),
+        ("adaptation.files", EXPERIMENTAL, {"Report"}),  # there is no method
+        ("adaptation.coefficient", 0.5, set()),
         ("training.accelerator", "cpu", set()),
         ("training.devices", 2, set()),
         ("model.num_blocks", 3, set()),  # the attention network's, not read by this one
@@ -133,6 +136,33 @@ def test_a_changed_local_file_is_another_file(digests: Digests, tmp_path: Path) 
     assert all(before[step] != after[step] for step in before)
 
 
+def test_adapting_trains_anew_and_shares_samples_with_a_job_about_the_experimental_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.prepare import PrepareDataset
+    from tasks.steps import outputs_of
+
+    monkeypatch.setenv("PIDML_STORE", str(tmp_path))
+    cuts = {"preparation": {"cuts": {"primaries_only": True, "tpc_signal_max": 400.0}}}
+    jobs = {
+        "plain": BASE | cuts,
+        "dann": BASE | cuts | {"adaptation": {"method": "dann", "files": EXPERIMENTAL}},
+        "other": BASE | cuts | {"adaptation": {"method": "dann", "files": ["/alice/data/2024/LHC24ag/1/b.root"]}},
+        "data": {
+            "dataset": {"files": EXPERIMENTAL, "simulation": False}, "preparation": {"cuts": {"tpc_signal_max": 400.0}}
+        },
+    }  # fmt: skip
+    outputs = {}
+    for name, job in jobs.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(job))
+        outputs[name] = outputs_of(PrepareDataset(job=str(tmp_path / f"{name}.yaml")))
+    for step in ("DownloadAOD", "ProduceTracks", "PrepareDataset"):
+        assert outputs["dann"][step] == outputs["plain"][step] + outputs["data"][step]
+    assert outputs["dann"]["ExploreData"] == outputs["plain"]["ExploreData"]
+    trained = [outputs[name]["Train"] for name in ("plain", "dann", "other")]
+    assert len({digest for (digest,) in trained}) == 3
+
+
 OTHER_VALUES: dict[str, Any] = {
     "model.num_heads": 4,
     "model.d_model": 64,
@@ -141,7 +171,9 @@ OTHER_VALUES: dict[str, Any] = {
     "preparation.features": ["fTPCSignal", "fP"],
     "preparation.standardised": ["fTPCSignal"],
     "evaluation.pt_edges": [0.0, 1.0],
-    "training.warm_start": __file__,  # any file: its content counts
+    "adaptation.method": "cdan",
+    "adaptation.files": ["/alice/data/2024/LHC24ag/1/AOD/002/AO2D.root"],
+    "adaptation.require": 0.5,
 }
 #: Where something runs; what a batch job asks for (``resources``) is left out too.
 WITHOUT_EFFECT = {"training.accelerator", "training.devices"} | {
@@ -174,6 +206,9 @@ def bases(key: str) -> list[dict[str, Any]]:
         return [changed(BASE, "producer.backend", backend) for backend in backends]
     if key == "preparation.features":
         return [changed(BASE, "preparation.standardised", ["fTPCSignal"])]
+    if key.startswith("adaptation."):
+        section = {"method": "none" if key == "adaptation.method" else "cdan", "files": EXPERIMENTAL}
+        return [changed(BASE, "adaptation", section)]
     if key.startswith("model."):
         return [changed(BASE, "model.architecture", architecture) for architecture in ARCHITECTURES]
     return [BASE]
