@@ -5,13 +5,8 @@ from __future__ import annotations
 import email.utils
 import os
 import shutil
-import socket
-import ssl
-import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -21,32 +16,24 @@ from pidml.alicetraint.transport import Answer, Retry
 from pidml.atomic import write_text
 from pidml.errors import PidmlError
 from pidml.fetch import FetchOptions
+from pidml.poller.certificates import (
+    Check,
+    ccdb_certificate,
+    certificate_file,
+    grid_credentials,
+    run_program,
+    server_certificate,
+)
 from pidml.poller.disk import free_bytes
-from pidml.producer.o2physics_runtime import resolve
+from pidml.poller.lock import poller_running
+from pidml.producer.containers import records_of
+from pidml.producer.o2physics_runtime import ENGINES, Runtime, resolve
 from pidml.settings import GIB, Settings
 from pidml.spec.data_sections import Producer
 
-DAY = 86_400.0
 _SKEW_WARNING, _SKEW_FAILED = 30.0, 300.0
-_PROGRAM_SECONDS = 20.0
+_RENEW = "renew it (certificates: ca.cern.ch; tokens: `alien.py token-init`)"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at.
-
-    Attributes:
-        name: what was looked at.
-        outcome: ok, warning (works with less) or failed (does not work).
-        found: what was found.
-        advice: what to do, empty if nothing.
-    """
-
-    name: str
-    outcome: Literal["ok", "warning", "failed"]
-    found: str
-    advice: str = ""
 
 
 def doctor(settings: Settings) -> list[Check]:
@@ -54,7 +41,9 @@ def doctor(settings: Settings) -> list[Check]:
     checks = [*_configuration(settings), *_store(settings)]
     if not any(check.outcome == "failed" for check in checks if check.name == "configuration"):
         checks += _server(settings)
-    return [*checks, *_grid(settings), *_producer(settings), *_scheduler(settings), _gpu()]
+    environ = dict(settings.extra) | os.environ
+    checks += [*_grid(settings), *ccdb_certificate(environ), _tools(environ), *_producer(settings, environ)]
+    return [*checks, *_containers(settings), *_scheduler(settings), _gpu()]
 
 
 def _configuration(settings: Settings) -> Iterator[Check]:
@@ -103,7 +92,7 @@ def _server(settings: Settings) -> Iterator[Check]:
         yield _clock(answer)
         yield _key(settings, client)
     if client.address.base_url.startswith("https:"):
-        yield _server_certificate(client.address.base_url)
+        yield server_certificate(client.address.base_url)
 
 
 def _clock(answer: Answer) -> Check:
@@ -133,28 +122,6 @@ def _key(settings: Settings, client: AliceTraINTClient) -> Check:
     return Check("key", "warning", "cannot be tried without claiming a task", advice)
 
 
-def _server_certificate(base_url: str) -> Check:
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    try:
-        with (
-            socket.create_connection((host, parts.port or 443), timeout=10) as plain,
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured,
-        ):
-            until = ssl.cert_time_to_seconds(str((secured.getpeercert() or {}).get("notAfter")))
-    except (OSError, ValueError) as error:
-        return Check("certificate of the server", "warning", f"cannot be read: {error}", "is there a proxy between?")
-    return _expiry("certificate of the server", until, "tell the server's administrator")
-
-
-def _expiry(name: str, until: float, advice: str) -> Check:
-    days = (until - time.time()) / DAY
-    if days < 0:
-        return Check(name, "failed", f"expired {-days:.1f} days ago", advice)
-    found = f"valid for {days:.1f} days"
-    return Check(name, "ok", found) if days > 1.0 else Check(name, "warning", found, advice)
-
-
 def _grid(settings: Settings) -> Iterator[Check]:
     grid = FetchOptions.from_env({"PIDML_GRID": settings.grid}).grid
     yield Check("LFNs", "ok", f"looked up in {', '.join(grid)}")
@@ -163,49 +130,55 @@ def _grid(settings: Settings) -> Iterator[Check]:
     needed: Literal["warning", "failed"] = "failed" if settings.grid else "warning"
     advice = "install alien.py (`pip install alienpy`), or set PIDML_GRID"
     yield _program("alien_cp", "GRID client", advice, needed)
-    found = [path for path in _grid_credentials() if path.is_file()]
+    found = [path for path in grid_credentials() if path.is_file()]
     if not found:
         advice = "put usercert.pem and userkey.pem into ~/.globus, or make a token (`alien.py token-init`)"
         yield Check("GRID certificate", needed, "none found", advice)
     for path in found:
-        yield _certificate_file(path)
+        yield certificate_file(f"GRID certificate {path}", path, _RENEW)
 
 
-def _grid_credentials() -> list[Path]:
-    user, temporary = os.getuid(), Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - where these tools put them
-    named = [os.environ.get("JALIEN_TOKEN_CERT"), os.environ.get("X509_USER_PROXY"), os.environ.get("X509_USER_CERT")]
-    usual = [
-        temporary / f"tokencert_{user}.pem",
-        temporary / f"x509up_u{user}",
-        Path.home() / ".globus" / "usercert.pem",
-    ]
-    return [*(Path(text) for text in named if text), *usual]
-
-
-def _certificate_file(path: Path) -> Check:
-    name = f"GRID certificate {path}"
-    if shutil.which("openssl") is None:
-        return Check(name, "warning", "there, its validity is not known", "install openssl")
-    said = _run("openssl", "x509", "-enddate", "-noout", "-in", str(path))
+def _producer(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
     try:
-        until = ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter="))
-    except ValueError:
-        return Check(name, "failed", "no certificate can be read from it", "replace the file")
-    return _expiry(name, until, "renew it (certificates: ca.cern.ch; tokens: `alien.py token-init`)")
-
-
-def _producer(settings: Settings) -> Iterator[Check]:
-    try:
-        runtime = resolve(Producer(backend="o2physics"), os.environ | dict(settings.extra))
-        found = f"O2Physics by {runtime.kind}"
+        runtime = resolve(Producer(backend="o2physics"), environ)
     except PidmlError as error:
         if settings.producer == "o2physics":
             yield Check("producer", "failed", error.what, error.hint)
-            return
-        found = "O2Physics is not to be had here"
+        else:
+            yield Check("producer", "ok", "native: nothing else is needed (O2Physics is not to be had here)")
+        return
+    found = f"O2Physics by {runtime.kind}"
+    if runtime.kind == "container":
+        found += f" {runtime.image} in {runtime.engine}"
     if settings.producer == "native":
         found = f"native: nothing else is needed ({found})"
     yield Check("producer", "ok", found)
+    if runtime.kind == "container":
+        yield _engine(runtime, needed=settings.producer == "o2physics")
+
+
+def _engine(runtime: Runtime, needed: bool) -> Check:
+    """A client that is installed says little: the daemon behind it may be off, or closed to this user."""
+    question = ("--version",) if runtime.engine == "apptainer" else ("version", "--format", "{{.Server.Version}}")
+    said = run_program(runtime.program, *question).strip()
+    if said:
+        return Check("container runtime", "ok", f"{runtime.program} ({said.splitlines()[0]})")
+    advice = f"start it, and let this user use it (`{runtime.engine} version` must answer)"
+    return Check("container runtime", "failed" if needed else "warning", f"{runtime.program} does not answer", advice)
+
+
+def _tools(environ: Mapping[str, str]) -> Check:
+    """What is installed of what a training machine may use; what is needed and absent has a line of its own."""
+    names = ("alien.py", "alien_cp", "alienv", *ENGINES)
+    found = [name for name in names if shutil.which(name, path=environ.get("PATH"))]
+    return Check("tools", "ok", f"{', '.join(found) or 'none'} of {', '.join(names)}")
+
+
+def _containers(settings: Settings) -> Iterator[Check]:
+    names = [path.stem for path in records_of(settings.store).glob("pidml-*.json")]
+    if names and not poller_running(settings.store):
+        advice = "the next poller, or the next run of the producer, ends those that nobody waits for"
+        yield Check("containers", "warning", f"on the record as running: {', '.join(names)}", advice)
 
 
 def _scheduler(settings: Settings) -> Iterator[Check]:
@@ -221,7 +194,7 @@ def _scheduler(settings: Settings) -> Iterator[Check]:
 def _gpu() -> Check:
     if shutil.which("nvidia-smi") is None:
         return Check("GPU", "ok", "none; training uses the CPU")
-    lines = _run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").strip().splitlines()
+    lines = run_program("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").strip().splitlines()
     if not lines:
         return Check("GPU", "warning", "nvidia-smi finds none", "look at the driver (`dmesg`, `nvidia-smi`)")
     return Check("GPU", "ok", "; ".join(lines))
@@ -230,11 +203,3 @@ def _gpu() -> Check:
 def _program(name: str, what: str, advice: str, otherwise: Literal["warning", "failed"]) -> Check:
     path = shutil.which(name)
     return Check(what, "ok", path) if path else Check(what, otherwise, f"{name} is not installed", advice)
-
-
-def _run(*command: str) -> str:
-    """Return what a program prints, or nothing if it fails or hangs."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_PROGRAM_SECONDS, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -3,7 +3,10 @@
 import os
 import stat
 import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.fault_proxy import Answer, fault_proxy
@@ -11,6 +14,7 @@ from support.machine import running_machine
 
 from pidml.poller.doctor import doctor
 from pidml.poller.mock import mock
+from pidml.producer.containers import records_of
 from pidml.secret import Secret
 from pidml.server.protocol import TaskStatus
 from pidml.settings import Settings
@@ -127,17 +131,72 @@ def test_tools_of_the_grid_and_the_producer(machine, tools, tmp_path):
     assert outcomes(real)["GPU"][0] == "warning"
 
 
+def make_certificate(certificate, key, days):
+    command = ["/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]
+    subprocess.run(
+        [*command, "-days", str(days), "-keyout", str(key), "-out", str(certificate)], capture_output=True, check=True
+    )
+
+
+def test_the_ccdb_certificate_is_looked_at_if_one_is_named(machine, tools, tmp_path, monkeypatch):
+    if not Path("/usr/bin/openssl").exists():
+        pytest.skip("openssl is not installed")
+    tools("openssl", 'exec /usr/bin/openssl "$@"')
+    assert "CCDB certificate" not in outcomes(machine.settings)
+    certificate, key = tmp_path / "ccdb.pem", tmp_path / "ccdb.key"
+    make_certificate(certificate, key, days=10)
+    named = replace(machine.settings, extra=(("PIDML_CCDB_CERT", str(certificate)), ("PIDML_CCDB_KEY", str(key))))
+    assert outcomes(named)["CCDB certificate"][0] == "ok"
+    for later, outcome in ((9.5, "warning"), (12.0, "failed")):
+        clock = SimpleNamespace(time=lambda later=later: time.time() + later * 86_400)
+        with monkeypatch.context() as patch:
+            patch.setattr("pidml.poller.certificates.time", clock)
+            found = outcomes(named)["CCDB certificate"]
+        assert found[0] == outcome
+    assert found[1] == "expired 2.0 days ago"
+    make_certificate(certificate, tmp_path / "another.key", days=10)
+    outcome, found = outcomes(named)["CCDB certificate"]
+    assert outcome == "failed"
+    assert "belong together" in found
+    assert not any(str(tmp_path / "ccdb") in check.found + check.advice for check in doctor(named))
+    alone = replace(machine.settings, extra=(("PIDML_CCDB_CERT", str(certificate)),))
+    assert outcomes(alone)["CCDB certificate"] == ("failed", "PIDML_CCDB_CERT is set without PIDML_CCDB_KEY")
+
+
+def test_the_container_runtime_is_named_and_asked(machine, tools):
+    real = replace(
+        machine.settings,
+        producer="o2physics",
+        extra=(("PIDML_O2PHYSICS_RUNTIME", "container"), ("PIDML_O2PHYSICS_IMAGE", "registry.example/o2:1")),
+    )
+    tools("docker", "echo 28.2.2")
+    found = outcomes(real)
+    assert found["producer"] == ("ok", "O2Physics by container registry.example/o2:1 in docker")
+    assert found["container runtime"][0] == "ok"
+    assert found["container runtime"][1].endswith("/docker (28.2.2)")
+    assert found["tools"][1].startswith("docker of alien.py, ")
+    tools("docker", "echo Cannot connect to the daemon >&2; exit 1")
+    assert outcomes(real)["container runtime"][0] == "failed"
+    assert outcomes(replace(real, producer="native"))["container runtime"][0] == "warning"
+    tools("apptainer", "echo apptainer version 1.3.4")
+    assert "apptainer version 1.3.4" in outcomes(real)["container runtime"][1]
+
+
+def test_containers_on_the_record_without_a_poller(machine, tools):
+    record = records_of(machine.settings.store) / "pidml-abc.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert outcomes(machine.settings)["containers"] == ("warning", "on the record as running: pidml-abc")
+    record.unlink()
+    assert "containers" not in outcomes(machine.settings)
+
+
 def test_validity_of_the_grid_certificate(machine, tools, tmp_path):
     real = replace(machine.settings, grid="alien")
     certificate = tmp_path / "bin" / f"tokencert_{os.getuid()}.pem"
-    command = ["/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]
-    made = subprocess.run(
-        [*command, "-days", "30", "-keyout", str(tmp_path / "key"), "-out", str(certificate)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode != 0:
+    if not Path("/usr/bin/openssl").exists():
         pytest.skip("openssl is not installed")
+    make_certificate(certificate, tmp_path / "key", days=30)
     tools("openssl", 'exec /usr/bin/openssl "$@"')
     outcome, found = outcomes(real)[f"GRID certificate {certificate}"]
     assert outcome == "ok"
