@@ -8,7 +8,7 @@ from tasks.train import UsesNetworks
 
 
 class Benchmark(UsesNetworks):
-    """Measure purity, efficiency, F1 and AUC on the test sample, beside nσ and, on simulation, the exact optimum."""
+    """Measure purity, efficiency, F1 and AUC on the test sample, beside nσ, Bayesian PID and the exact optimum."""
 
     reads = ("evaluation",)
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))

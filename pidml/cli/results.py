@@ -14,7 +14,7 @@ from pidml.species import TARGET_NAMES
 from pidml.store import Store
 
 _COLUMNS = ("purity", "efficiency", "F1", "AUC")
-_METHODS = {"nsigma": "nσ", "optimum": "the optimum"}
+_METHODS = {"nsigma": "nσ", "bayes": "Bayesian", "optimum": "the optimum"}
 
 
 def print_outputs(store: Store, job: str) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark: networks, the traditional selection and the exact optimum on the same test tracks."""
+"""The benchmark: networks, traditional and Bayesian selection and the exact optimum on the same test tracks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pidml.atomic import atomic_file, write_json
 from pidml.data.prepared import PreparedDataset, Split
 from pidml.errors import CorruptFile, MissingColumn, NoTracks
 from pidml.evaluation import tables
+from pidml.evaluation.bayes import bayesian
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.paired import PairedCounts
@@ -24,7 +25,7 @@ from pidml.plots import benchmark as plots
 from pidml.spec import JobSpec
 
 _log = logging.getLogger(__name__)
-
+NO_NSIGMA = "the table has neither nσ columns nor what is needed to calibrate them"
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -79,7 +80,7 @@ def judge(
     _log.info("scoring %d test tracks", len(test))
     methods = [_network(test, predict, thresholds, out_dir)]
     absent: dict[str, str] = {}
-    for name, make in (("nsigma", _traditional), ("optimum", _optimum)):
+    for name, make in (("nsigma", _traditional), ("bayes", _bayesian), ("optimum", _optimum)):
         made = make(prepared, test, job, out_dir)
         if isinstance(made, Method):
             methods.append(made)
@@ -127,13 +128,25 @@ def _traditional(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: 
     """Return the traditional selection, or why it cannot be had."""
     selection = nsigma_selection(prepared, job.evaluation)
     if selection is None:
-        return "the table has neither nσ columns nor what is needed to calibrate them"
+        return NO_NSIGMA
     scores = score_table(test, lambda rows: -selection.deviations(test, rows), scratch)
     # Thresholds accept "≥", nσ accepts "<".
     limit = float(np.nextafter(np.float32(-selection.limit), np.float32(0)))
     thresholds = np.full(len(species.TARGETS), limit)
     label = rf"$|n\sigma| < {selection.limit:g}$"
     return Method("nsigma", label, selection.description, scores, thresholds, probabilistic=False)
+
+
+def _bayesian(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
+    """Return the Bayesian approach, or why it cannot be had."""
+    made = bayesian(prepared, job.evaluation.pt_edges)
+    if made is None:
+        return NO_NSIGMA
+    validation = prepared.split("validation")
+    on_validation = score_table(validation, lambda rows: made.predict(validation, rows), scratch)
+    scores = score_table(test, lambda rows: made.predict(test, rows), scratch)
+    text = f"{made.description}; thresholds of largest F1 on the validation sample"
+    return Method("bayes", "Bayesian", text, scores, best_thresholds(validation, on_validation))
 
 
 def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
@@ -182,7 +195,7 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
         own = record["species"][name]["network"]["all"]["overall"]
         text = [f"{name:<10}"]
         text += [f"{key} {_shown(own[key])}" for key in ("f1", "purity", "efficiency", "auc")]
-        for other in ("nsigma", "optimum"):
+        for other in ("nsigma", "bayes", "optimum"):
             if other in record["methods"]:
                 text.append(f"{other} f1 {_shown(record['species'][name][other]['all']['overall']['f1'])}")
         if record["fraction_of_optimum"]:

@@ -23,7 +23,7 @@ Deviations = NDArray[np.float32]
 _HYPOTHESIS_OF = {particle.name: hypothesis for hypothesis, particle in HYPOTHESES.items()}
 
 
-class _Source(Protocol):
+class Source(Protocol):
     """Where nσ comes from."""
 
     @property
@@ -36,6 +36,9 @@ class _Source(Protocol):
     def tof(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
         """Return nσ_TOF, NaN for tracks without TOF, or None."""
 
+    def log_width(self, hypothesis: str, split: Split, rows: slice) -> tuple[Deviations | float, Deviations | float]:
+        """Return ln σ of TPC and of TOF up to a constant common to all hypotheses, (tracks,) or a number."""
+
 
 class _TableColumns:
     """nσ as the table gives it."""
@@ -43,11 +46,19 @@ class _TableColumns:
     description = "nσ columns of the track table"
 
     def tpc(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
-        return np.asarray(split.column(f"fTPCNSigma{hypothesis}")[rows])
+        name = f"fTPCNSigma{hypothesis}"
+        return np.asarray(split.column(name)[rows]) if name in split.aux_names else None
 
     def tof(self, hypothesis: str, split: Split, rows: slice) -> Deviations | None:
         name = f"fTOFNSigma{hypothesis}"
-        return np.asarray(split.column(name)[rows]) if name in split.aux_names else None
+        if name not in split.aux_names:
+            return None
+        values = np.asarray(split.column(name)[rows])
+        # −999 is how tables write "no TOF" in nσ columns; readers turn it into NaN, a second look costs nothing.
+        return np.where(values > -900, values, np.float32(np.nan))
+
+    def log_width(self, hypothesis: str, split: Split, rows: slice) -> tuple[float, float]:  # noqa: ARG002
+        return 0.0, 0.0  # the table has no resolutions: all hypotheses are taken to have the same
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,12 @@ class _Calibrated:
             np.float32
         )
 
+    def log_width(self, hypothesis: str, split: Split, rows: slice) -> tuple[Deviations, Deviations | float]:
+        p = np.asarray(split.column("fP")[rows], np.float64)
+        tpc, tof = self.response.tpc[hypothesis], self.response.tof.get(hypothesis)
+        widths = np.asarray(tpc.centre(p) + np.log(tpc.width(p)), np.float32)
+        return widths, np.log(tof.width(p)).astype(np.float32) if tof else 0.0
+
 
 @dataclass(frozen=True)
 class NSigmaSelection:
@@ -83,7 +100,7 @@ class NSigmaSelection:
 
     limit: float
     combine_above: float
-    source: _Source
+    source: Source
 
     @property
     def description(self) -> str:
@@ -114,25 +131,27 @@ class NSigmaSelection:
             return np.full(len(momentum), np.inf, np.float32)
         distance: Deviations = np.abs(tpc)
         if tof is not None:
-            # −999 is how tables write "no TOF" in nσ columns; readers turn it into NaN, a second look costs nothing.
-            both = (momentum > self.combine_above) & ~np.isnan(tof) & (tof > -900)
+            both = (momentum > self.combine_above) & ~np.isnan(tof)
             distance = np.where(both, np.hypot(tpc, np.where(both, tof, 0)), distance)
         return distance
 
 
-def nsigma_selection(prepared: PreparedDataset, settings: Evaluation) -> NSigmaSelection | None:
-    """Return the traditional selection for a dataset, or None if the dataset lacks what it needs.
+def nsigma_source(prepared: PreparedDataset) -> Source | None:
+    """Return where nσ of a dataset comes from, or None if it cannot be had.
 
-    It needs ``fP``, ``fSign`` and either the TPC nσ columns or, on labelled data, ``fTPCSignal``.
+    Needed are ``fP``, ``fSign`` and either the TPC nσ columns or, on labelled data, ``fTPCSignal``.
     """
     names = set(prepared.meta["aux"])
     if not {"fP", "fSign"} <= names:
         return None
-    source: _Source
     if {f"fTPCNSigma{hypothesis}" for hypothesis in HYPOTHESES} <= names:
-        source = _TableColumns()
-    elif prepared.simulation and "fTPCSignal" in names:
-        source = _Calibrated(calibrate(prepared.split("train")))
-    else:
-        return None
-    return NSigmaSelection(settings.nsigma, settings.nsigma_combine_above, source)
+        return _TableColumns()
+    if prepared.simulation and "fTPCSignal" in names:
+        return _Calibrated(calibrate(prepared.split("train")))
+    return None
+
+
+def nsigma_selection(prepared: PreparedDataset, settings: Evaluation) -> NSigmaSelection | None:
+    """Return the traditional selection for a dataset, or None if the dataset lacks what :func:`nsigma_source` needs."""
+    source = nsigma_source(prepared)
+    return None if source is None else NSigmaSelection(settings.nsigma, settings.nsigma_combine_above, source)

@@ -1,7 +1,7 @@
 """Expected detector signals per species, measured on labelled tracks: what nσ is counted from where a table has no nσ.
 
-For each of π, K and p (both charges together) the measured quantity is profiled against momentum: in bins of ln p,
-merged until each holds enough tracks, the median gives the expectation and half the central 68.27 % interval the
+For each of e, μ, π, K and p (both charges together) the measured quantity is profiled against momentum: in bins of
+ln p, merged until each holds enough tracks, the median gives the expectation and half the central 68.27 % interval the
 resolution, both robust against tails such as wrong TOF matches. Between bins they are interpolated (monotone cubic,
 PCHIP), outside the bins continued with the slope at the edge. The quantities are ln(dE/dx), whose spread is the
 relative resolution, and 1/β − 1/β_expected, whose spread is the time resolution over the path length.
@@ -25,6 +25,12 @@ HYPOTHESES: dict[str, species.Species] = {
     "Pi": species.by_name("pion"),
     "Ka": species.by_name("kaon"),
     "Pr": species.by_name("proton"),
+}
+#: With those that are told apart from them but not identified.
+ALL_HYPOTHESES: dict[str, species.Species] = {
+    "El": species.by_name("electron"),
+    "Mu": species.by_name("muon"),
+    **HYPOTHESES,
 }
 _BINS_PER_UNIT = 12  # bins per unit of ln p: 8 % of the momentum each
 _MIN_TRACKS = 60  # per bin: the median is then known to 0.16 σ
@@ -97,7 +103,7 @@ def _interpolated(x: Real, y: Real, flat: bool = False) -> Callable[[Real], Real
 
 @dataclass(frozen=True)
 class Response:
-    """Calibrated responses by hypothesis (Pi, Ka, Pr); a hypothesis without enough tracks is absent."""
+    """Calibrated responses by hypothesis (El, Mu, Pi, Ka, Pr); a hypothesis without enough tracks is absent."""
 
     tpc: dict[str, Profile]
     tof: dict[str, Profile]
@@ -113,7 +119,7 @@ class Response:
         p = momentum.astype(np.float64)
         own = self.tof[hypothesis]
         usable = np.where(beta > 0, beta, np.nan).astype(np.float64)
-        difference = 1.0 / usable - inverse_beta(p, HYPOTHESES[hypothesis].mass)
+        difference = 1.0 / usable - inverse_beta(p, ALL_HYPOTHESES[hypothesis].mass)
         return np.asarray((difference - own.centre(p)) / own.width(p))
 
 
@@ -130,7 +136,7 @@ def calibrate(train: Split) -> Response:
     beta = np.asarray(train.column("fBeta")[used], np.float64) if "fBeta" in train.aux_names else None
     tpc: dict[str, Profile] = {}
     tof: dict[str, Profile] = {}
-    for hypothesis, particle in HYPOTHESES.items():
+    for hypothesis, particle in ALL_HYPOTHESES.items():
         own = (kind == particle.pdg) & (momentum > 0)
         mine = own & (signal > 0)
         _keep(tpc, hypothesis, momentum[mine], np.log(signal[mine]))

@@ -56,7 +56,7 @@ class Method:
     """One way of identifying, with its scores of the sample.
 
     Attributes:
-        name: key in tables: ``network``, ``nsigma`` or ``optimum``.
+        name: key in tables: ``network``, ``nsigma``, ``bayes`` or ``optimum``.
         label: name in plots.
         description: one sentence.
         scores: (tracks, 6) float32; the higher, the more likely of the species.

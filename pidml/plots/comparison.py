@@ -21,7 +21,7 @@ _PATTERN_LABELS = {
     "no-trd": "no TRD",
     "no-trd-no-tof": "neither",
 }
-_ORDER = ("optimum", "network", "nsigma")
+_ORDER = ("optimum", "network", "bayes", "nsigma")
 
 
 def _number(value: float | None) -> float:
@@ -70,6 +70,7 @@ def _bar(
     looks: dict[str, dict[str, Any]] = {
         "network": {"color": colour, "alpha": 0.9},
         "optimum": {"facecolor": "white", "edgecolor": style.INK, "linewidth": 1.1},
+        "bayes": {"color": style.BAYES},
         "nsigma": {"color": "#BDBDBD"},
     }
     axes.bar(at, value, width * 0.9, **looks[method])
@@ -82,12 +83,13 @@ def _bar(
 def _legend(place: Any, record: dict[str, Any], methods: list[str], **where: Any) -> None:
     looks: dict[str, dict[str, Any]] = {
         "optimum": {"facecolor": "white", "edgecolor": style.INK},
+        "bayes": {"facecolor": style.BAYES},
         "nsigma": {"facecolor": "#BDBDBD"},
     }
     of_species = tuple(Patch(facecolor=style.colour(each)) for each in species.TARGETS[:3])
     handles = [of_species if name == "network" else Patch(**looks[name]) for name in methods]
     labels = [record["methods"][name]["label"] for name in methods]
-    where = {"loc": "upper center", "ncols": 3} | where
+    where = {"loc": "upper center", "ncols": 4} | where
     place.legend(handles, labels, handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=2.2, **where)
 
 

@@ -25,6 +25,7 @@ def look(method: str, particle: Species) -> dict[str, Any]:
     return {
         "network": {"color": style.colour(particle), "marker": "o"},
         "nsigma": {"color": style.GREY, "marker": "s", "markerfacecolor": "white"},
+        "bayes": {"color": style.BAYES, "marker": "^", "markerfacecolor": "white"},
         "optimum": {"color": style.INK, "marker": ""},
     }[method]
 
@@ -49,7 +50,7 @@ def against_pt(record: dict[str, Any], particle: Species, path: Path) -> None:
         panels[1].text(0.015, 0.05, style.DENOMINATOR, transform=panels[1].transAxes, fontsize=9.5, color=style.GREY)
         handles, labels = panels[0].get_legend_handles_labels()
         panels[2].legend(
-            handles[::-1], labels[::-1], loc="lower center", ncols=3, title=f"{particle.label}  ({particle.name})",
+            handles[::-1], labels[::-1], loc="lower center", ncols=2, title=f"{particle.label}  ({particle.name})",
             title_fontsize=12,
             alignment="left",
         )  # fmt: skip

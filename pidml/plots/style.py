@@ -31,6 +31,8 @@ _KIND_COLOURS = {"pion": _BLUE, "kaon": _VERMILLION, "proton": _GREEN, "electron
 OTHER_COLOUR = "#7F7F7F"
 GREY = "#6B6B6B"
 INK = "#1A1A1A"
+#: The Bayesian selection; a colour that no species has.
+BAYES = "#C29B38"
 SEQUENTIAL = "viridis"
 
 _OURS: dict[str, Any] = {

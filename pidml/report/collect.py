@@ -93,6 +93,7 @@ def summary(folder: Path | None) -> dict[str, Any] | None:
             | {
                 "network": own["network"],
                 "nsigma": own.get("nsigma"),
+                "bayes": own.get("bayes"),
                 "optimum": own.get("optimum"),
                 "ratio": ratios[target.name] if ratios else None,
                 "threshold": thresholds[target.name],
@@ -102,7 +103,7 @@ def summary(folder: Path | None) -> dict[str, Any] | None:
 
 
 def verdict(tiles: list[dict[str, Any]]) -> str:
-    """Return in one or two sentences how the network compares with the optimum and the traditional selection."""
+    """Return in one or two sentences how the network compares with the optimum and the other selections."""
     parts = []
     ratios = [tile["ratio"]["value"] for tile in tiles if tile["ratio"] and tile["ratio"]["value"] is not None]
     if ratios:
@@ -110,14 +111,15 @@ def verdict(tiles: list[dict[str, Any]]) -> str:
             f"The network reaches {100 * min(ratios):.2f} % to {100 * max(ratios):.2f} % of the F1 that is possible at "
             "all on this simulation (the exact posterior)."
         )
-    pairs = [
-        (tile["network"]["f1"], tile["nsigma"]["f1"])
-        for tile in tiles
-        if tile["nsigma"] and None not in (tile["network"]["f1"], tile["nsigma"]["f1"])
-    ]
-    if pairs:
-        better = sum(network > traditional for network, traditional in pairs)
-        parts.append(f"It has a higher F1 than the nσ selection for {better} of {len(pairs)} species.")
+    for method, text in (("nsigma", "nσ"), ("bayes", "Bayesian")):
+        pairs = [
+            (tile["network"]["f1"], tile[method]["f1"])
+            for tile in tiles
+            if tile[method] and None not in (tile["network"]["f1"], tile[method]["f1"])
+        ]
+        if pairs:
+            better = sum(network > other for network, other in pairs)
+            parts.append(f"It has a higher F1 than the {text} selection for {better} of {len(pairs)} species.")
     return " ".join(parts)
 
 
@@ -127,7 +129,7 @@ def benchmark(folder: Path | None) -> dict[str, Any] | None:
         return None
     metrics = read_json(folder / "metrics.json")
     figures = _images(folder, metrics["plots"])
-    methods = [name for name in ("network", "nsigma", "optimum") if name in metrics["methods"]]
+    methods = [name for name in ("network", "nsigma", "bayes", "optimum") if name in metrics["methods"]]
     tabs = []
     for target in species.TARGETS:
         own = metrics["species"][target.name]

@@ -91,7 +91,7 @@ def test_written_files_agree_and_hold_no_nan(made):
     table = pd.read_csv(out / "metrics.csv")
     bins = len(JobSpec().evaluation.pt_edges) - 1
     assert bins == 19
-    assert len(table) == 3 * 6 * 5 * (bins + 1)
+    assert len(table) == 4 * 6 * 5 * (bins + 1)
     assert not table.duplicated(["method", "species", "selection", "pt_low"]).any()
     row = table.query("method == 'network' and species == 'kaon' and selection == 'all' and pt_low == 0.5").iloc[0]
     assert row["pt_high"] == 0.6

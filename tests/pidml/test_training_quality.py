@@ -15,7 +15,7 @@ from pidml.training.thresholds import best_f1_threshold
 pytestmark = pytest.mark.slow
 ARCHITECTURES = ("masked-mlp", "attention", "ensemble", "mlp", "boosted-trees", "random-forest")
 #: What of a preset is made smaller.
-SMALLER = {"boosted-trees": {"rounds": 100}, "random-forest": {"trees": 30}}
+SMALLER = {"boosted-trees": {"rounds": 60}, "random-forest": {"trees": 20}}
 
 
 @pytest.fixture(autouse=True)
