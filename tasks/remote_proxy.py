@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from law.contrib.htcondor import HTCondorWorkflow
 from law.contrib.htcondor.workflow import HTCondorWorkflowProxy
 from law.contrib.slurm import SlurmWorkflow
 from law.contrib.slurm.workflow import SlurmWorkflowProxy
-from law.workflow.remote import BaseRemoteWorkflowProxy, JobData
+from law.workflow.remote import JobData
 
 from pidml import provenance
 from pidml.atomic import explained, write_text
@@ -41,13 +40,12 @@ from pidml.errors import BatchError, PidmlError
 from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
 from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
+from tasks.remote_sharing import Sharing, wait_for_arrival
 
 #: Times that a job may be lost by the batch system (evicted, preempted, node gone) before that counts as a failure.
 LOST_LIMIT = 10
 #: Rounds of polling for which the outputs of a job that ended well may be invisible.
 LATE_LIMIT = 3
-#: Longest time, in s, that a submission takes to arrive after the submitter was killed.
-IN_FLIGHT = 5.0
 #: First pause between two queries, in min; doubles up to ``--poll-interval``.
 FIRST_PAUSE = 2.0 / 60.0
 
@@ -65,7 +63,7 @@ class Notes(JobData):
         super().update(other)
 
 
-class SafeProxy(BaseRemoteWorkflowProxy):
+class SafeProxy(Sharing):
     """What both kinds of workflow have in common. Mixed in before law's class."""
 
     manager_class: type[Watched]
@@ -124,6 +122,11 @@ class SafeProxy(BaseRemoteWorkflowProxy):
         self.site = check_site(task.site_of(self.workflow_type), task.store.root, asked.time, asked.gpus)
         task.prepare_submission()
         self._take_up()
+        with self._alone_with_outputs():
+            self._submit_and_poll()
+
+    def _submit_and_poll(self) -> None:
+        task = self.task
         task.poll_interval = min(self._longest_pause, FIRST_PAUSE)
         try:
             super()._run_impl()
@@ -200,8 +203,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):
             and job["status"] is None
         ]  # fmt: skip
         if unknown:
-            # A submission that was on its way when the submitter died may take a moment to arrive.
-            time.sleep(max(0.0, min(IN_FLIGHT, self._state_file.stat().st_mtime + IN_FLIGHT - time.time())))
+            wait_for_arrival(self._state_file.stat().st_mtime)
         for start in range(0, len(unknown), 100):
             known |= self.job_manager.system.find(unknown[start : start + 100])
         return known
@@ -224,6 +226,7 @@ class SafeProxy(BaseRemoteWorkflowProxy):
             name = f"pidml-{type(task).__name__}-{branches[0]}-{task.digest}-{uuid.uuid4().hex[:8]}"
             self.job_data.jobs[job_num]["extra"]["token"] = name
         self.dump_job_data()
+        self._registry.write(self._in_queue())
         numbers, files = super()._submit_batch(submit_jobs, **kwargs)
         errors = {}
         for job_num, number in zip(submit_jobs, numbers, strict=True):

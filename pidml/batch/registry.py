@@ -1,0 +1,150 @@
+"""Who makes which output of a step on a batch system, so that overlapping runs submit nothing twice.
+
+Two runs overlap where they name some of the same branches (``--branches``), or where two jobs share inputs. Each run
+writes down the outputs that it is after and its submissions. While it lives it holds a lock; the next run waits for
+it. What a killed run left in the queue is taken over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from pidml.atomic import explained, write_json
+
+#: Token of a submission → addresses of the outputs that its job makes.
+Jobs = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a run wrote down.
+
+    Args:
+        path: the file that says it.
+        system: ``slurm`` or ``htcondor``.
+        journal: where the numbers of its submissions are.
+        outputs: addresses of the outputs that it is after.
+        jobs: its submissions.
+    """
+
+    path: Path
+    system: str
+    journal: Path
+    outputs: frozenset[str]
+    jobs: Jobs
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run goes on."""
+        with _lock_file(self.path) as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def wait(self) -> None:
+        """Wait until the run has ended, however it ends."""
+        with _lock_file(self.path) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+class Registry:
+    """The runs of one step in one store.
+
+    Args:
+        folder: of the step, for the files of this class alone.
+        run: what tells this run from others, and is the same when it is repeated.
+        system: ``slurm`` or ``htcondor``.
+        journal: where the numbers of this run's submissions are.
+    """
+
+    def __init__(self, folder: Path, run: str, system: str, journal: Path) -> None:
+        self.folder = folder
+        self.path = folder / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}.json"
+        self.system = system
+        self.journal = journal
+        self.outputs: frozenset[str] = frozenset()
+
+    @contextmanager
+    def held(
+        self, outputs: Iterable[str], take_over: Callable[[list[Entry]], Jobs], say: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Be the only run that makes these outputs; waits for others that make some of them.
+
+        Nobody holds anything while waiting, so that two runs cannot wait for each other.
+
+        Args:
+            outputs: addresses.
+            take_over: called with what runs that are no more wrote down about some of the outputs; returns what is to
+                be written down for this one.
+            say: called with a line before waiting.
+
+        Raises:
+            DiskFull, StoreError: the folder cannot be written.
+        """
+        self.outputs = frozenset(outputs)
+        with ExitStack() as stack:
+            while busy := self._try_to_hold(take_over, stack):
+                shared = len(busy.outputs & self.outputs)
+                say(f"waits for another run that makes {shared} of the {len(self.outputs)} outputs ({busy.path})")
+                busy.wait()
+            yield
+
+    def _try_to_hold(self, take_over: Callable[[list[Entry]], Jobs], stack: ExitStack) -> Entry | None:
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "registry.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            others = [entry for entry in self._entries() if entry.outputs & self.outputs]
+            if busy := next((entry for entry in others if entry.alive), None):
+                return busy
+            self.write(take_over(others))
+            for entry in others:
+                _give_up(entry, self.outputs)
+            fcntl.flock(stack.enter_context(_lock_file(self.path)), fcntl.LOCK_EX)
+        return None
+
+    def _entries(self) -> Iterator[Entry]:
+        for path in sorted(self.folder.glob("*.json")):
+            if path == self.path:
+                continue
+            value = json.loads(path.read_text(encoding="utf-8"))
+            yield Entry(path, value["system"], Path(value["journal"]), frozenset(value["outputs"]), value["jobs"])
+
+    def write(self, jobs: Mapping[str, list[str]]) -> None:
+        """Write down the submissions that may be in the queue; before they are submitted.
+
+        Raises:
+            DiskFull, StoreError: the file cannot be written.
+        """
+        _write(Entry(self.path, self.system, self.journal, self.outputs, dict(jobs)))
+
+    def forget(self) -> None:
+        """Nothing of this run is in the queue any more."""
+        self.path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> TextIO:
+    return path.with_suffix(".lock").open("a")
+
+
+def _write(entry: Entry) -> None:
+    value = {"system": entry.system, "journal": str(entry.journal), "outputs": sorted(entry.outputs)}
+    write_json(entry.path, value | {"jobs": entry.jobs})
+
+
+def _give_up(entry: Entry, outputs: frozenset[str]) -> None:
+    """Take outputs away from a run that is no more."""
+    left = {token: made for token, made in entry.jobs.items() if not outputs & set(made)}
+    if rest := entry.outputs - outputs:
+        _write(Entry(entry.path, entry.system, entry.journal, rest, left))
+    else:
+        entry.path.unlink(missing_ok=True)
