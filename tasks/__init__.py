@@ -15,6 +15,7 @@ from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
 from tasks.publish import PublishCCDB
 from tasks.report import Report
+from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train
 from tasks.upload import ReportStatus, UploadResults
 
@@ -36,5 +37,6 @@ __all__ = [
     "Report",
     "ReportStatus",
     "Train",
+    "TrainTPCResponse",
     "UploadResults",
 ]

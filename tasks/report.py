@@ -13,7 +13,11 @@ from tasks.export import ExportModel
 from tasks.framework import JobTask
 from tasks.prepare import PrepareDataset
 from tasks.sources import ADAPTATION, DATASET, sources_of
+from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train, UsesNetworks
+
+#: Steps that are shown where the job asks for them.
+ON_REQUEST = (TrainTPCResponse, ExplainModel)
 
 
 class Report(UsesNetworks):
@@ -25,8 +29,8 @@ class Report(UsesNetworks):
 
     def upstream(self) -> list[Any]:
         """Every step whose output is shown."""
-        explained = [ExplainModel.req(self)] if ExplainModel.asked_for(self.spec) else []
-        return [*super().upstream(), ExploreData.req(self), Benchmark.req(self), *explained, ExportModel.req(self)]
+        own = [ExploreData.req(self), Benchmark.req(self), ExportModel.req(self)]
+        return [*super().upstream(), *own, *(step.req(self) for step in ON_REQUEST if step.asked_for(self.spec))]
 
     def make(self, out: Path) -> None:
         """Write ``report.html``."""
@@ -36,9 +40,9 @@ class Report(UsesNetworks):
             "PrepareDataset": PrepareDataset.req(self).directory,
             "ExploreData": ExploreData.req(self).directory,
             "Benchmark": Benchmark.req(self).directory,
-            "ExplainModel": ExplainModel.req(self).directory if ExplainModel.asked_for(self.spec) else None,
             "ExportModel": ExportModel.req(self).directory,
         }
+        steps |= {step.__name__: step.req(self).directory for step in ON_REQUEST if step.asked_for(self.spec)}
         trained = dict(zip((f"Train[{b}]" for b in Train.req(self).branch_map), self.network_directories, strict=True))
         write_report(out / "report.html", self.spec, {**steps, **trained}, extra=_shortage(self))
 

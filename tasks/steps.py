@@ -15,6 +15,7 @@ from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
 from tasks.report import Report
 from tasks.sources import OfFiles, sources_of
+from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train
 
 STEPS: tuple[type[Step], ...] = (
@@ -29,7 +30,7 @@ STEPS: tuple[type[Step], ...] = (
     Report,
 )
 #: Steps that a job owes only if it says so, and the step before which they come then.
-_ON_REQUEST: tuple[tuple[type[Step], type[Step]], ...] = ((ExplainModel, Report),)
+_ON_REQUEST: tuple[tuple[type[Step], type[Step]], ...] = ((TrainTPCResponse, Train), (ExplainModel, Report))
 BY_NAME: dict[str, type[Step]] = {step.__name__: step for step in (*STEPS, *(each for each, _ in _ON_REQUEST))}
 
 

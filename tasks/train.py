@@ -14,6 +14,7 @@ from pidml.species import TARGET_NAMES
 from tasks.prepare import PrepareDataset, UsesPrepared
 from tasks.remote import RemoteWorkflow
 from tasks.sources import sources_of
+from tasks.tpc_response import TrainTPCResponse
 
 if TYPE_CHECKING:
     from pidml.training.record import Epoch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
-    reads = ("model", "training", "adaptation", "seed")
+    reads = ("model", "training", "dataset.derive", "adaptation", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
     upload_prefix = "train"
     asks_for = "train"
@@ -46,22 +47,32 @@ class Train(UsesPrepared, RemoteWorkflow):
         return super().settings() | ({} if self.is_workflow() else {"species": list(self.branch_data)})
 
     def upstream(self) -> list[Any]:
-        """The prepared data; for the workflow, its branches."""
+        """The prepared data and what derived features need; for the workflow, its branches."""
         if self.is_workflow():
             return [self.req(self, branch=branch) for branch in self.branch_map]
         return self._data()
 
     def requires(self) -> Any:
-        """The prepared data."""
+        """The prepared data and what derived features need."""
         return self._data()
 
     def workflow_requires(self) -> Any:
-        """The prepared data."""
+        """The prepared data and what derived features need."""
         return super().workflow_requires() | {"prepared": self._data()}
 
     def _data(self) -> list[Any]:
-        """Return the samples of the simulation, and those of the experimental data that the job adapts to."""
-        return [PrepareDataset.req(self, source=source) for source in sources_of(self)]
+        """Return samples of the simulation, of experimental data that the job adapts to, and the TPC response."""
+        response = [TrainTPCResponse.req(self)] if TrainTPCResponse.asked_for(self.spec) else []
+        return [*(PrepareDataset.req(self, source=source) for source in sources_of(self)), *response]
+
+    @property
+    def derived(self) -> list[Any]:
+        """What derived features are computed with."""
+        if not TrainTPCResponse.asked_for(self.spec):
+            return []
+        from pidml.response import load_response
+
+        return [load_response(TrainTPCResponse.req(self).directory, self.prepared.scaling)]
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""
@@ -76,7 +87,7 @@ class Train(UsesPrepared, RemoteWorkflow):
             work = self.store.work(type(self).__name__, self.digest)
             summary = train(
                 self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch,
-                experimental=self.experimental,
+                experimental=self.experimental, derived=self.derived,
             )  # fmt: skip
         return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +20,18 @@ class Inputs:
         names: feature names, the order of the matrix columns.
         mean: mean subtracted from each feature, in its unit; 0 for features that enter raw.
         std: standard deviation that each feature was divided by; 1 for features that enter raw.
+        derived: further columns, computed from the features inside the graph.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    derived: tuple[Derived, ...] = ()
 
     @classmethod
-    def of(cls, scaling: Scaling) -> Inputs:
+    def of(cls, scaling: Scaling, derived: Sequence[Derived] = ()) -> Inputs:
         """Return the inputs that go with a prepared dataset's scaling."""
-        return cls(scaling.names, tuple(map(float, scaling.mean)), tuple(map(float, scaling.std)))
+        return cls(scaling.names, tuple(map(float, scaling.mean)), tuple(map(float, scaling.std)), tuple(derived))
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
@@ -36,6 +39,26 @@ class Inputs:
     def index(self, name: str) -> int:
         """Return the column of the feature ``name``; ValueError if it is not there."""
         return self.names.index(name)
+
+
+class Derived(nn.Module):
+    """Columns that a step before the training has learned to compute; what was learned is constant from then on.
+
+    Attributes:
+        about: per column, the feature whose token it belongs to.
+        ingredients: per column, the features that it is made of; it means nothing if one is missing.
+    """
+
+    about: tuple[str, ...]
+    ingredients: tuple[tuple[str, ...], ...]
+
+    def forward(self, known: Tensor) -> Tensor:
+        """Return the columns, ``(batch, columns)``, of order 1, of standardised features with 0 for missing."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Return what makes it: plain values and tensors. Equal states give equal columns."""
+        raise NotImplementedError
 
 
 class Network(nn.Module):

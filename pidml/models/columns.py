@@ -6,6 +6,8 @@ maximum or logarithm does with NaN.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -35,11 +37,15 @@ class Columns(nn.Module):
         self.physics = PhysicsInputs(inputs)
         kept = [index for index, name in enumerate(inputs.names) if name not in self.physics.replaces]
         scaled = [1.0 if inputs.std[index] != 1.0 else _FACTORS.get(inputs.names[index], 1.0) for index in kept]
-        self.token = (*kept, *(inputs.index(name) for name in self.physics.about))
+        # A copy: a network moves to devices, and what others derive with must not.
+        self.derived = nn.ModuleList(copy.deepcopy(inputs.derived))
+        about = [*self.physics.about, *(name for part in inputs.derived for name in part.about)]
+        ingredients = [*self.physics.ingredients, *(names for part in inputs.derived for names in part.ingredients)]
+        self.token = (*kept, *(inputs.index(name) for name in about))
         self.size = len(self.token)
         made_of = torch.zeros(len(inputs.names), self.size)
         made_of[kept, range(len(kept))] = 1.0
-        for column, names in enumerate(self.physics.ingredients, start=len(kept)):
+        for column, names in enumerate(ingredients, start=len(kept)):
             made_of[[inputs.index(name) for name in names], column] = 1.0
         self.register_buffer("kept", constant(kept, torch.int64), persistent=False)
         self.register_buffer("factor", constant(scaled), persistent=False)
@@ -54,5 +60,5 @@ class Columns(nn.Module):
         known = torch.where(missing, 0.0, standardised)
         bits = missing.to(standardised.dtype)
         values = (known.index_select(1, self.kept) * self.factor).clamp(-_LARGEST, _LARGEST)
-        columns = torch.cat([values, self.physics(known)], dim=1)
+        columns = torch.cat([values, self.physics(known), *(part(known) for part in self.derived)], dim=1)
         return torch.where(bits @ self.made_of > 0.5, 0.0, columns), bits

@@ -12,20 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from pidml.models.base import Inputs, constant
+from pidml.models.measured import AXES, Measured
 from pidml.species import by_name
 
 #: Hypotheses whose expected signals are compared with the measured ones; masses in GeV/c².
 MASSES = tuple(by_name(name).mass for name in ("electron", "pion", "kaon", "proton"))
 #: ALEPH form of the Bethe–Bloch curve (Blum, Riegler, Rolandi, 2008), parameters of the shape used for the ALICE TPC.
 _BETHE_BLOCH = (0.0320981, 19.9768, 2.52666e-16, 2.72123, 6.08092)
-_MIP = 50.0
-#: Smallest values taken, so that logarithms and ratios stay finite: GeV/c, GeV/c, arbitrary units, v/c.
-_LEAST = {"fP": 0.02, "fPt": 0.02, "fTPCSignal": 1.0, "fBeta": 0.05}
-#: Largest magnitude of a value that is let through, so that squares stay finite, and smallest one in a logarithm.
-_LARGEST, _SMALLEST = 1e6, 1e-4
+MIP = 50.0
+#: Smallest magnitude in a logarithm.
+_SMALLEST = 1e-4
 #: Steepness with which distances from an expectation are mapped to ±1: TPC signal; β on a fine and on a coarse scale.
 _SIGNAL_SCALE, _FINE_SCALE, _COARSE_SCALE = 4.0, 50.0, 5.0
-_AXES = ("fPx", "fPy", "fPz")
 
 
 def bethe_bloch(inverse: Tensor, squared: Tensor) -> Tensor:
@@ -51,21 +49,15 @@ class PhysicsInputs(nn.Module):
         replaces: features that need not enter by themselves any more.
     """
 
-    mean: Tensor
-    std: Tensor
-    least: Tensor
     masses: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.inputs = inputs
-        least = [_LEAST.get(name, -_LARGEST) for name in inputs.names]
-        for name, values in (("mean", inputs.mean), ("std", inputs.std), ("least", least), ("masses", MASSES)):
-            self.register_buffer(name, constant(values), persistent=False)
-        axes = all(name in inputs for name in _AXES)
-        self.p_of = ("fP",) if "fP" in inputs else _AXES if axes else ()
-        self.pt_of = ("fPt",) if "fPt" in inputs else _AXES[:2] if axes else ()
-        self.replaces = (*_AXES, "fP", "fPt") if axes else ()
+        self.measured = Measured(inputs)
+        self.register_buffer("masses", constant(MASSES), persistent=False)
+        axes, self.p_of, self.pt_of = self.measured.has_axes, self.measured.p_of, self.measured.pt_of
+        self.replaces = (*AXES, "fP", "fPt") if axes else ()
         self.columns = self._columns(axes)
         self.about = tuple(about for about, _ in self.columns)
         self.ingredients = tuple(made_of for _, made_of in self.columns)
@@ -80,18 +72,17 @@ class PhysicsInputs(nn.Module):
         if self.p_of:
             squashed += len(MASSES) * [("fTPCSignal", (*signal, *self.p_of))] if "fTPCSignal" in has else []
             squashed += 2 * len(MASSES) * [("fBeta", (*beta, *self.p_of))] if "fBeta" in has else []
-        squashed += [("fPz", _AXES)] if axes else []
-        plain = [("fPx", _AXES[:2]), ("fPy", _AXES[:2])] if axes else []
+        squashed += [("fPz", AXES)] if axes else []
+        plain = [("fPx", AXES[:2]), ("fPy", AXES[:2])] if axes else []
         return logarithms + squashed + plain + ([(self.p_of[0], self.p_of)] if self.p_of else [])
 
     def forward(self, known: Tensor) -> Tensor:
         """Return the quantities, ``(batch, size)``, of standardised features in which 0 stands for missing."""
         if self.size == 0:
             return known[:, :0]
-        raw = torch.maximum(known * self.std + self.mean, self.least).clamp(max=_LARGEST)
-        value = dict(zip(self.inputs.names, raw.split(1, dim=1), strict=True))  # type: ignore[no-untyped-call]
-        p, pt = self._length(value, self.p_of), self._length(value, self.pt_of)
-        tpc = [value["fTPCSignal"] / _MIP] if "fTPCSignal" in value else []
+        value = self.measured(known)
+        p, pt = self.measured.p(value), self.measured.pt(value)
+        tpc = [value["fTPCSignal"] / MIP] if "fTPCSignal" in value else []
         distances = [value[name] * 20.0 for name in ("fDcaXY", "fDcaZ") if name in value]
         positive = [*([p] if self.p_of else []), *([pt] if self.pt_of else []), *tpc, *distances]
         parts = [self._logarithms(positive)] if positive else []
@@ -106,14 +97,6 @@ class PhysicsInputs(nn.Module):
             parts.append(0.3 / p)
         return torch.cat(parts, dim=1)
 
-    def _length(self, value: dict[str, Tensor], made_of: tuple[str, ...]) -> Tensor:
-        """Return a momentum: the one measured, or the length of the components named."""
-        if len(made_of) < 2:
-            return value[made_of[0]] if made_of else torch.empty(0)
-        squares = [value[name] * value[name] for name in made_of]
-        # Added one by one: runtimes sum along an axis in orders of their own, and β − β_expected is steep.
-        return torch.sqrt(sum(squares[1:], start=squares[0])).clamp(min=_LEAST["fP"])
-
     def _logarithms(self, positive: list[Tensor]) -> Tensor:
         return torch.log(torch.cat(positive, dim=1).abs().clamp(min=_SMALLEST))
 
@@ -124,7 +107,7 @@ class PhysicsInputs(nn.Module):
         result = []
         if "fTPCSignal" in value:
             # The logarithm of the ratio, not the difference of logarithms: that would lose digits.
-            ratio = value["fTPCSignal"] / _MIP / bethe_bloch(inverse, squared)
+            ratio = value["fTPCSignal"] / MIP / bethe_bloch(inverse, squared)
             result.append(_SIGNAL_SCALE * torch.log(ratio))
         if "fBeta" in value:
             # 1/β − √(m²/p² + 1), written without the difference of two values near 1: the distance is steep, and the

@@ -256,6 +256,19 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
     }
 
 
+def response(folder: Path | None) -> dict[str, Any] | None:
+    """Return figures and pulls of the TPC response, or None without one."""
+    if folder is None:
+        return None
+    record = read_json(folder / "response_metrics.json")
+    return {
+        "figures": _images(folder, record["plots"]),
+        "species": record["species"],
+        "tracks": record["tracks"],
+        "inputs": record["inputs"],
+    }
+
+
 def bundle(folder: Path | None) -> dict[str, Any] | None:
     """Return the files of the bundle and what its verification found, or None without a bundle."""
     if folder is None:

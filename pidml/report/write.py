@@ -24,8 +24,9 @@ def write_report(
     Args:
         out_file: where to; written atomically.
         job: the resolved specification.
-        steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train…`` (one or
-            more), ``Benchmark``, ``ExplainModel`` and ``ExportModel``; the provenance of others is listed too.
+        steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train`` or
+            ``Train[…]`` (one or more), ``TrainTPCResponse``, ``Benchmark``, ``ExplainModel`` and ``ExportModel``; the
+            provenance of others is listed too.
         extra: further facts for the header, name → text.
 
     Raises:
@@ -41,7 +42,8 @@ def write_report(
         benchmark=collect.benchmark(there.get("Benchmark")),
         explanation=collect.explanation(there.get("ExplainModel")),
         data=collect.data(there.get("PrepareDataset"), there.get("ExploreData")),
-        training=collect.training({name: folder for name, folder in there.items() if name.startswith("Train")}),
+        training=collect.training({name: folder for name, folder in there.items() if name.split("[")[0] == "Train"}),
+        response=collect.response(there.get("TrainTPCResponse")),
         bundle=collect.bundle(there.get("ExportModel")),
         provenance=collect.provenance(there),
     )  # fmt: skip

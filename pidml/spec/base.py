@@ -23,16 +23,17 @@ def _whole_as_float(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _list_as_tuple(value: Any) -> Any:
+def list_as_tuple(value: Any) -> Any:
+    """YAML and JSON have lists where settings are tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _one_or_more(value: Any) -> Any:
     """A single number stands for a list of one."""
-    return (value,) if isinstance(value, int) and not isinstance(value, bool) else _list_as_tuple(value)
+    return (value,) if isinstance(value, int) and not isinstance(value, bool) else list_as_tuple(value)
 
 
 Real = Annotated[float, BeforeValidator(_whole_as_float), Field(allow_inf_nan=False)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_list_as_tuple)]
-Reals = Annotated[tuple[Real, ...], BeforeValidator(_list_as_tuple)]
+Names = Annotated[tuple[str, ...], BeforeValidator(list_as_tuple)]
+Reals = Annotated[tuple[Real, ...], BeforeValidator(list_as_tuple)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], BeforeValidator(_one_or_more)]

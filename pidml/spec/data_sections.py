@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pidml import tracks
-from pidml.spec.base import Names, Real, Section, setting
+from pidml.spec.base import Names, Real, Section, list_as_tuple, setting
 
 _CHECKSUM = re.compile(r"^(md5|sha1|sha256|adler32|crc32c):[0-9a-f]+$")
 MAX_PATH_LENGTH = 1024
@@ -72,6 +72,9 @@ class Dataset(Section):
     simulation: bool = setting(True, "true for simulation, false for experimental data (which has no labels)")
     require: Share = setting(
         "all", "what must be obtained of the files: all, or a minimum fraction (recorded and shown in the report)"
+    )
+    derive: Annotated[tuple[Literal["tpc_nsigma"], ...], BeforeValidator(list_as_tuple), Field(max_length=1)] = setting(
+        (), "features that networks derive; tpc_nsigma: nσ of a TPC response that is learned first"
     )
 
     @model_validator(mode="after")

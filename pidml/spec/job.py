@@ -13,9 +13,12 @@ from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
 from pidml.spec.model_sections import Evaluation, Export, Model, Training
 from pidml.spec.resources_section import Resources
+from pidml.spec.response_section import Response
 
 #: Architectures with one last hidden layer that a discriminator can look at.
 ADAPTABLE = ("masked-mlp", "attention", "mlp")
+#: Architectures that see the features as they are.
+UNDERIVED = ("boosted-trees", "random-forest")
 
 
 class JobSpec(Section):
@@ -28,12 +31,22 @@ class JobSpec(Section):
     dataset: Dataset = Dataset()
     producer: Producer = Producer()
     preparation: Preparation = Preparation()
+    response: Response = Response()
     model: Model = Model()
     training: Training = Training()
     adaptation: Adaptation = Adaptation()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _derivable(self) -> Self:
+        if self.dataset.derive and self.model.architecture in UNDERIVED:
+            raise ValueError(
+                f"dataset.derive is not possible with model.architecture = {self.model.architecture}, which sees the "
+                "features as they are"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adaptable(self) -> Self:

@@ -16,6 +16,8 @@ from pidml.atomic import atomic_file
 from pidml.data.prepared import Scaling
 from pidml.errors import TrainingError
 from pidml.models import Inputs, Network, build
+from pidml.models.base import Derived
+from pidml.response.files import restore
 from pidml.spec.model_sections import Model
 from pidml.species import TARGET_NAMES
 from pidml.training.objective import Objective, certainty, output_count
@@ -115,9 +117,10 @@ class Classifier:
 
 
 def save_model(
-    directory: Path, network: Network, model: Model, objective: Objective, species: Sequence[str], scaling: Scaling
-) -> None:
-    """Write ``model.pt``: weights, settings, species, features and scaling; plain values that load safely."""
+    directory: Path, network: Network, model: Model, objective: Objective, species: Sequence[str], scaling: Scaling,
+    derived: Sequence[Derived] = (),
+) -> None:  # fmt: skip
+    """Write ``model.pt``: weights, settings, species, features, scaling, derived columns; values that load safely."""
     content = {
         "format": _FORMAT,
         "model": model.model_dump(mode="json"),
@@ -127,6 +130,7 @@ def save_model(
         "mean": [float(value) for value in scaling.mean],
         "std": [float(value) for value in scaling.std],
         "standardised": list(scaling.standardised),
+        "derived": [each.state() for each in derived],
         "state": network.state_dict(),
     }
     with atomic_file(directory / MODEL_FILE) as temporary:
@@ -183,6 +187,7 @@ def _read(directory: Path) -> dict[str, Any]:
 
 def _network(content: dict[str, Any], scaling: Scaling) -> Network:
     outputs = output_count(content["objective"], len(content["species"]))
-    network = build(Model.model_validate(content["model"]), Inputs.of(scaling), outputs)
+    derived = restore(content["derived"], Inputs.of(scaling))
+    network = build(Model.model_validate(content["model"]), Inputs.of(scaling, derived), outputs)
     network.load_state_dict(content["state"])
     return network.eval()

@@ -21,6 +21,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from pidml.data.prepared import PreparedDataset
 from pidml.identity import digest
 from pidml.models import Inputs, Network, build
+from pidml.models.base import Derived
+from pidml.response.files import state_digest
 from pidml.spec import JobSpec
 from pidml.training.adaptation import initial_adversary
 from pidml.training.batches import Plan, Source
@@ -61,6 +63,7 @@ def fit(
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
     experimental: PreparedDataset | None = None,
+    derived: Sequence[Derived] = (),
 ) -> Fit:
     """Fit a network that identifies ``species``.
 
@@ -73,14 +76,15 @@ def fit(
         pool_rows: tracks mixed at a time when they are not.
         after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
         experimental: samples to adapt to, where ``job.adaptation`` asks for it.
+        derived: further columns that the network computes.
 
     Raises:
         Interrupted: ``after_epoch`` asked for a stop.
         Diverged: the loss became NaN or infinite.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    network = initial_network(prepared, job, species)
-    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species, experimental))
+    network = initial_network(prepared, job, species, derived)
+    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species, experimental, derived))
     resumed = len(record.rows)
     trainer = _trainer(job, work_dir)
     if resumed:
@@ -94,20 +98,24 @@ def fit(
     return Fit(network.cpu().eval(), record, _device_name(trainer), resumed)
 
 
-def initial_network(prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> Network:
+def initial_network(
+    prepared: PreparedDataset, job: JobSpec, species: Sequence[str], derived: Sequence[Derived] = ()
+) -> Network:
     """Return the network before training; its weights depend on the job's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        network = build(job.model, Inputs.of(prepared.scaling), output_count(job.training.objective, len(species)))
+        inputs = Inputs.of(prepared.scaling, derived)
+        network = build(job.model, inputs, output_count(job.training.objective, len(species)))
     sample = np.asarray(prepared.split("train").features[:INPUT_TRACKS])
     network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
     return network
 
 
 def fingerprint(
-    prepared: PreparedDataset, job: JobSpec, species: Sequence[str], experimental: PreparedDataset | None = None
-) -> str:
-    """Return the identity of a fit: settings, seed, species and the data's description."""
+    prepared: PreparedDataset, job: JobSpec, species: Sequence[str], experimental: PreparedDataset | None = None,
+    derived: Sequence[Derived] = (),
+) -> str:  # fmt: skip
+    """Return the identity of a fit: settings, seed, species, the data's description and derived columns."""
     return digest(
         {
             "model": job.model.identity(),
@@ -116,6 +124,7 @@ def fingerprint(
             "species": list(species),
             "data": prepared.meta,
             "scaling": prepared.scaling.as_o2(),
+            "derived": [state_digest(each.state()) for each in derived],
             "adaptation": job.adaptation.identity(),
             "experimental": experimental.meta if experimental and job.adaptation.active else None,
         },

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ToolMissing
+from pidml.models.base import Derived
 from pidml.spec import JobSpec
 from pidml.training.fit import Fit
 from pidml.training.record import AfterEpoch
@@ -25,6 +26,7 @@ class Fitter(Protocol):
     def __call__(
         self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str], work_dir: Path, *, resident_bytes: int,
         pool_rows: int, after_epoch: AfterEpoch | None, experimental: PreparedDataset | None,
+        derived: Sequence[Derived],
     ) -> Fit:  # fmt: skip
         """Return the fitted model."""
 

@@ -12,7 +12,9 @@ import torch
 
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
+from pidml.errors import TrainingError
 from pidml.models import Network
+from pidml.models.base import Derived
 from pidml.models.pieces import pieces
 from pidml.spec import JobSpec
 from pidml.training.adaptation import AdaptationSummary, check_experimental
@@ -77,6 +79,7 @@ def train(
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
     experimental: PreparedDataset | None = None,
+    derived: Sequence[Derived] = (),
 ) -> TrainingSummary:
     """Train one network that identifies ``species`` and write it.
 
@@ -93,10 +96,12 @@ def train(
             the largest number of epochs; returns whether to stop there.
         experimental: samples without labels to adapt to, prepared with the settings of ``prepared``; needed if
             ``job.adaptation`` says so, and not looked at otherwise.
+        derived: further columns that the network computes, one for each name in ``dataset.derive``.
 
     Raises:
         NoLabels: the data has no labels.
-        TrainingError: experimental samples are needed and not given, or were prepared otherwise.
+        TrainingError: experimental samples are needed and not given, or were prepared otherwise; or ``derived`` is
+            not what the job asks for.
         NoTracks: a sample is empty.
         SpeciesAbsent: a species has no example, or nothing else has one.
         ToolMissing: the library that fits this architecture is not installed.
@@ -106,14 +111,15 @@ def train(
     started = time.perf_counter()
     check_labels(prepared, species)
     check_experimental(job, prepared, experimental)
+    _check_derived(job, derived)
     fit = fitter(job.model.architecture)
     result = fit(
         prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch,
-        experimental=experimental,
+        experimental=experimental, derived=derived,
     )  # fmt: skip
     with explained(out_dir):
         calibration, thresholds, f1 = _calibrated(prepared, result.network, job.training.objective, species)
-        save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling)
+        save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling, derived)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
         adaptation = _adaptation_summary(result, job, experimental)
@@ -121,6 +127,14 @@ def train(
         summary = _summary(result, species, calibration, thresholds, f1, adaptation, wall)
         write_json(out_dir / "training.json", asdict(summary))
     return summary
+
+
+def _check_derived(job: JobSpec, derived: Sequence[Derived]) -> None:
+    if len(derived) != len(job.dataset.derive):
+        raise TrainingError(
+            f"dataset.derive names {len(job.dataset.derive)} kinds of derived features, given are {len(derived)}",
+            "learn them first: `law run TrainTPCResponse`, load_response() in pidml.response",
+        )
 
 
 @torch.no_grad()

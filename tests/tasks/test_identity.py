@@ -52,7 +52,8 @@ def differing(digests: Digests, path: str, value: Any, base: dict[str, Any] = BA
 
 
 TRAINING_AND_BELOW = {"Train", "Benchmark", "ExplainModel", "ExportModel", "Report"}
-PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData"} | TRAINING_AND_BELOW
+PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData", "TrainTPCResponse"} | TRAINING_AND_BELOW
+DERIVING = changed(BASE, "dataset.derive", ["tpc_nsigma"])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,24 @@ def test_a_change_reruns_what_reads_it_and_nothing_else(
     digests: Digests, path: str, value: Any, reruns: set[str]
 ) -> None:
     assert differing(digests, path, value) == reruns
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reruns"),
+    [
+        ("response.epochs", 5, {"TrainTPCResponse"} | TRAINING_AND_BELOW),
+        ("response.species", ["pion", "kaon", "proton"], {"TrainTPCResponse"} | TRAINING_AND_BELOW),
+        ("dataset.derive", [], TRAINING_AND_BELOW),
+        ("model.hidden", [64, 64], TRAINING_AND_BELOW),
+        ("preparation.cuts.tpc_signal_max", 500.0, PREPARATION_AND_BELOW),
+    ],
+)
+def test_what_a_change_reruns_where_features_are_derived(
+    digests: Digests, path: str, value: Any, reruns: set[str]
+) -> None:
+    assert differing(digests, path, value, DERIVING) == reruns
+    if path.startswith("response."):
+        assert differing(digests, path, value) == {"TrainTPCResponse"}  # which no other step asks for
 
 
 def test_a_job_owes_its_explanation_only_if_it_says_so(tmp_path: Path) -> None:
@@ -168,6 +187,8 @@ OTHER_VALUES: dict[str, Any] = {
     "model.d_model": 64,
     "dataset.files": ["/alice/sim/2024/LHC24b1b/0/1/AOD/003/AO2D.root"],
     "dataset.require": 0.5,
+    "dataset.derive": ["tpc_nsigma"],
+    "response.species": ["pion"],
     "preparation.features": ["fTPCSignal", "fP"],
     "preparation.standardised": ["fTPCSignal"],
     "evaluation.pt_edges": [0.0, 1.0],
@@ -209,6 +230,8 @@ def bases(key: str) -> list[dict[str, Any]]:
     if key.startswith("adaptation."):
         section = {"method": "none" if key == "adaptation.method" else "cdan", "files": EXPERIMENTAL}
         return [changed(BASE, "adaptation", section)]
+    if key.startswith("response."):
+        return [DERIVING]
     if key.startswith("model."):
         return [changed(BASE, "model.architecture", architecture) for architecture in ARCHITECTURES]
     return [BASE]
