@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 index: $(VENV)/.installed-dev  ## renew configs/law-index after a task or parameter was added
 	$(VENV)/bin/law index --quiet
 
-soak: $(VENV)/.installed-dev  ## long fault injection: PIDML_SOAK_KILLS (50) kills of real jobs, then PIDML_SOAK_SECONDS (1800) of all faults
+soak: $(VENV)/.installed-dev  ## long fault injection; PIDML_SOAK_KILLS=50, PIDML_SOAK_SECONDS=1800
 	$(PYTEST) -m soak -s
 
 bench: $(VENV)/.installed-dev  ## every figure in the README, one JSON line each

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from support.o2_setup import StandIns, install
+from support.container_daemon import container_daemon
+from support.o2_setup import IMAGE, StandIns, install
 from support.small_job import kill_group, law_run, law_start, outputs
+from support.waiting import eventually
 
 from pidml.data.track_tables import list_tables
 from pidml.simulation import RawFormat, write_ao2d, write_track_table
@@ -94,6 +98,32 @@ def test_a_kill_of_the_job_leaves_no_chain_behind(o2: StandIns, tmp_path: Path) 
     _, left = psutil.wait_procs(chain, timeout=10)
     assert not left
     assert outputs(store, ["ProduceTracks"])["ProduceTracks"] == []
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_container_ends_with_its_step_or_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int
+) -> None:
+    """Under law the step is a process forked by luigi; a stop signal reaches the whole group, as from the poller."""
+    ready = str(tmp_path / "ready.root")
+    write_track_table(ready, 300, 1, frames=2)
+    with container_daemon() as daemon:
+        o2 = install(tmp_path / "o2", {"O2pidtracksmcml": ready, "histograms": ready}, daemon)
+        for name, value in o2.environment("docker").items():
+            monkeypatch.setenv(name, value)
+        job, store = write_job(tmp_path, 1, runtime="container", container_image=IMAGE), tmp_path / "store"
+        o2.faults(pid_ml_producer={"hang": True})
+        process = law_start(store, "ProduceTracks", "--job", str(job))
+        eventually(lambda: o2.calls("o2-analysis-pid-ml-producer"), 60)
+        os.killpg(process.pid, signal_number)
+        process.wait(30)
+        eventually(lambda: not daemon.running() or signal_number == signal.SIGKILL)
+        assert len(daemon.running()) == (signal_number == signal.SIGKILL)
+        o2.faults()
+        again = law_run(store, "ProduceTracks", "--job", str(job))
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert daemon.running() == []
+        assert list((store / ".containers").iterdir()) == []
 
 
 def _words(process: psutil.Process) -> list[str]:
