@@ -30,6 +30,17 @@ _TRAINING_FACTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("wall_seconds", "time in all", texts.duration),
     ("device", "device", str),
 )
+_DOMAIN_CAPTION = (
+    "How often the discriminator tells experimental from simulated validation tracks by the network's last hidden "
+    "layer, and the weight of its reversed gradient at the end of each epoch."
+)
+#: The same for ``adaptation`` in ``training.json``, if it is there.
+_ADAPTATION_FACTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("method", "adapted to experimental data by", str),
+    ("experimental_tracks", "experimental training tracks", texts.number),
+    ("domain_accuracy", "accuracy of the discriminator (chance: 0.5)", lambda value: texts.decimal(value, 3)),
+    ("domain_loss", "its loss (nats; chance: 0.693)", lambda value: texts.decimal(value, 3)),
+)
 
 
 def read_json(path: Path) -> Any:
@@ -247,13 +258,17 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
         except (OSError, ValueError) as error:
             raise CorruptFile(f"{folder / 'history.csv'}: {error}", "rerun Train") from error
         best[name] = record["best_epoch"]
-        facts.append({"name": name, "shown": {key: write(record[key]) for key, _, write in _TRAINING_FACTS}})
+        shown = {key: write(record[key]) for key, _, write in _TRAINING_FACTS}
+        if adaptation := record.get("adaptation"):
+            shown |= {key: write(adaptation[key]) for key, _, write in _ADAPTATION_FACTS}
+        facts.append({"name": name, "shown": shown})
     drawn = plots.history(histories, best)
-    return {
-        "figure": image(drawn, "Loss and learning rate", "Mean loss per track of training and validation sample."),
-        "facts": facts,
-        "rows": [(key, text) for key, text, _ in _TRAINING_FACTS],
-    }
+    figures = [image(drawn, "Loss and learning rate", "Mean loss per track of training and validation sample.")]
+    rows = [(key, text) for key, text, _ in _TRAINING_FACTS]
+    if adapted := {name: rows for name, rows in histories.items() if "domain_accuracy" in rows}:
+        figures.append(image(plots.domains(adapted), "Adaptation to experimental data", _DOMAIN_CAPTION))
+        rows += [(key, text) for key, text, _ in _ADAPTATION_FACTS]
+    return {"figures": figures, "facts": facts, "rows": rows}
 
 
 def response(folder: Path | None) -> dict[str, Any] | None:

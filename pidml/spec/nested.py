@@ -38,6 +38,11 @@ _ATTENTION = {
     "num_blocks": "num_blocks",
     "dropout": "dropout",
 }
+#: Architecture with domain adaptation → method; it is the attention network, with a section around its own.
+_ADAPTED = {"attention_dann": "dann", "attention_cdan": "cdan"}
+#: Default of ``alpha``, the weight of the reversed gradient.
+_ALPHA = 2.0
+_ADAPTATION = {"alpha": "coefficient", "dom_hidden_layers": "hidden"}
 #: Architecture → its keys and ours; architectures that are not here are refused when chosen.
 _ARCHITECTURES = {"attention": _ATTENTION, "mlp": _PERCEPTRON, "ensemble": _PERCEPTRON}
 _MODEL = (
@@ -76,9 +81,10 @@ def sections_of_nested(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "model": _model(_section(configuration, "model")),
         "training": _training(_section(configuration, "training")),
     }
-    for key in ("sim_dataset_paths", "exp_dataset_paths"):
-        if configuration.get(key):
-            raise SpecError(f"Configuration.{key}: a task names its files in AODFiles", "leave it empty")
+    if configuration.get("sim_dataset_paths"):
+        raise SpecError("Configuration.sim_dataset_paths: a task names its files in AODFiles", "leave it empty")
+    if adaptation := _adaptation(configuration):
+        sections["adaptation"] = adaptation
     if _switch("Configuration", configuration, "mixed_precision"):
         sections["training"]["precision"] = "16-mixed"
     if "seed" in configuration:
@@ -136,11 +142,14 @@ def _preparation(data: Mapping[str, Any]) -> dict[str, Any]:
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     where = "Configuration.model"
     _known(where, model, _MODEL)
-    architecture = _choice(where, model, "architecture", "attention", _ARCHITECTURES)
+    named = _choice(where, model, "architecture", "attention", _ARCHITECTURES | _ADAPTED)
     if model.get("pretrained_model_dirpath") is not None:
         raise SpecError(f"{where}.pretrained_model_dirpath: a task cannot name a model here", "use null")
+    chosen, place, architecture = _section(model, named, where), f"{where}.{named}", named
+    if named in _ADAPTED:
+        _known(place, chosen, ("attention", *_ADAPTATION))
+        architecture, place, chosen = "attention", f"{place}.attention", _section(chosen, "attention", place)
     keys = _ARCHITECTURES[architecture]
-    chosen, place = _section(model, architecture, where), f"{where}.{architecture}"
     _known(place, chosen, (*keys, "activation", *_own_keys(architecture)))
     _choice(place, chosen, "activation", "ReLU", {"ReLU": None})
     result = {"architecture": architecture} | {ours: chosen[key] for key, ours in keys.items() if key in chosen}
@@ -151,6 +160,24 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     if "missing_data_strategy" in chosen:
         result["imputation"] = chosen["missing_data_strategy"]
     return result
+
+
+def _adaptation(configuration: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the section about domain adaptation, if the architecture asks for it; its paths are not checked here."""
+    model, paths = _section(configuration, "model"), configuration.get("exp_dataset_paths") or []
+    architecture = model.get("architecture")
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise SpecError(f"Configuration.exp_dataset_paths = {shortened(paths)}: a list of paths is needed")
+    if architecture not in _ADAPTED:
+        if paths:
+            raise SpecError(
+                "Configuration.exp_dataset_paths: experimental files without domain adaptation",
+                f"leave it empty, or choose an architecture of {', '.join(_ADAPTED)}",
+            )
+        return None
+    chosen = _section(model, architecture, "Configuration.model")
+    own = {ours: chosen[key] for key, ours in _ADAPTATION.items() if key in chosen}
+    return {"method": _ADAPTED[architecture], "files": paths, "coefficient": _ALPHA} | own
 
 
 def _own_keys(architecture: str) -> tuple[str, ...]:

@@ -85,6 +85,8 @@ def job_of_task(task: Any, file_roots: Sequence[Path] = (), producer: str = "nat
         check_path(file.Path, file_roots)
     nested = is_nested(parsed.Configuration)
     sections = sections_of_nested(parsed.Configuration) if nested else _sections_of_flat(parsed.Configuration)
+    for path in sections.get("adaptation", {}).get("files", ()):
+        check_path(path, file_roots)
     value = {
         "name": f"task {parsed.ID}",
         "dataset": {

@@ -20,6 +20,7 @@ from pidml.plots import comparison, performance
 from pidml.report import write_report
 from pidml.spec import JobSpec, parse_job
 from pidml.training import TrainingSummary, train
+from pidml.training.adaptation import AdaptationSummary
 from pidml.training.calibration import Calibration
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x.png>"
@@ -190,6 +191,25 @@ def test_six_networks_get_a_column_each(hostile_job, tmp_path):
     write_report(tmp_path / "report.html", hostile_job, folders)
     text = (tmp_path / "report.html").read_text()
     assert all(f'<th class="n">{name}</th>' in text for name in species.TARGET_NAMES)
+
+
+def test_domain_adaptation_is_shown(hostile_job, tmp_path):
+    folder = tmp_path / "Train"
+    write_training(folder)
+    write_report(tmp_path / "report.html", hostile_job, {"Train[0]": folder})
+    plain = (tmp_path / "report.html").read_text()
+    record = json.loads((folder / "training.json").read_text())
+    record["adaptation"] = dataclasses.asdict(AdaptationSummary("cdan", 34_567, 0.6871, 0.5432))
+    (folder / "training.json").write_text(json.dumps(record))
+    rows = (folder / "history.csv").read_text().splitlines()
+    added = ["domain_loss,domain_accuracy,coefficient", "0.6,0.62,0.1", "0.65,0.58,0.5", "0.69,0.54,1.0"]
+    (folder / "history.csv").write_text("\n".join(f"{row},{more}" for row, more in zip(rows, added, strict=True)))
+    write_report(tmp_path / "report.html", hostile_job, {"Train[0]": folder})
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<figure") == plain.count("<figure") + 1
+    for shown in ("Adaptation to experimental data", "cdan", "34,567", "0.543", "0.687"):
+        assert shown in text
+        assert shown not in plain
 
 
 @pytest.mark.parametrize(("step", "file"), [("Benchmark", "metrics.json"), ("ExportModel", "manifest.json")])

@@ -162,6 +162,21 @@ def test_sandbox_file_depends_on_its_name_alone(tmp_path, monkeypatch):
         sandbox.write_sandbox_file("/nowhere", tmp_path / "d.root")
 
 
+def test_experimental_files_of_the_sandbox_have_no_truth_and_another_response(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "TRACKS", 4000)
+    (measured,), (simulated,) = sandbox.sandbox_lfns(1, experimental=True), sandbox.sandbox_lfns(1)
+    assert sandbox.is_sandbox_lfn(measured)
+    signal = {}
+    for lfn in (measured, simulated):
+        sandbox.write_sandbox_file(lfn, tmp_path / "a.root")
+        with uproot.open(tmp_path / "a.root") as file:
+            names = {key.split(";")[0] for key in file["DF_1001"]}
+            assert ("O2mctracklabel" in names) == (lfn == simulated)
+            assert simulation.made_by_simulation(file) == (lfn == simulated)
+            signal[lfn] = np.median(file["DF_1001/O2trackextra_002/fTPCSignal"].array(library="np"))
+    assert signal[measured] / signal[simulated] == pytest.approx(1.05, abs=0.02)
+
+
 def test_only_own_files_are_recognised_as_simulated(tmp_path):
     write_track_table(tmp_path / "own.root", 10, 1, frames=1)
     with uproot.recreate(tmp_path / "other.root") as file:

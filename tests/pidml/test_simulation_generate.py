@@ -3,6 +3,7 @@ import pytest
 
 from pidml import tracks
 from pidml.simulation import generate_tracks, mixture, response
+from pidml.simulation.distortion import Distortion
 from pidml.species import ALL
 
 
@@ -16,6 +17,23 @@ def test_same_seed_same_tracks_other_seed_other_tracks():
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
     assert not np.array_equal(first["fPt"], other["fPt"])
+
+
+def test_a_distorted_response_is_as_asked_for(simulated):
+    distorted = generate_tracks(300_000, 5, Distortion(tpc_gain=1.1, tpc_smearing=0.05, tof_shift=50, tof_smearing=30))
+    before, after = simulated.columns, distorted.columns
+    for name in ("fPt", "fPdgCode", "fTRDSignal", "fDcaXY"):
+        np.testing.assert_array_equal(before[name], after[name])
+    factor = after["fTPCSignal"] / before["fTPCSignal"]
+    assert np.mean(factor) == pytest.approx(1.1, abs=0.001)
+    assert np.std(factor) == pytest.approx(1.1 * 0.05, rel=0.02)
+    there = ~np.isnan(before["fBeta"])
+    np.testing.assert_array_equal(there, ~np.isnan(after["fBeta"]))
+    late = (distorted.truth["tof"] - simulated.truth["tof"])[there]
+    assert (np.mean(late), np.std(late)) == (pytest.approx(50, abs=0.5), pytest.approx(30, rel=0.02))
+    length = simulated.truth["length"][there]
+    flight = [length / (response.LIGHT * tracks.truth["beta"][there]) for tracks in (simulated, distorted)]
+    np.testing.assert_allclose(flight[1] - flight[0], late, atol=1e-6)
 
 
 def test_species_fractions_are_the_published_ones(simulated):

@@ -239,6 +239,30 @@ def test_other_architectures_of_the_nested_configuration_are_understood() -> Non
     assert (job.model.architecture, job.model.hidden, job.model.imputation) == ("mlp", (64, 32), "regression")
 
 
+@pytest.mark.parametrize("method", ["dann", "cdan"])
+def test_domain_adaptation_of_the_nested_configuration_is_understood(method: str, tmp_path: Path) -> None:
+    name, data = f"attention_{method}", "/alice/data/2024/LHC24ag/551398/AO2D.root"
+    section: dict[str, Any] = {"dom_hidden_layers": [32, 16], "alpha": 0.5, "attention": NESTED["model"]["attention"]}
+    nested = {**NESTED, "model": {"architecture": name, name: section}, "exp_dataset_paths": [data]}
+    job = job_of_task(task(nested))
+    assert job.model == job_of_task(task(NESTED)).model
+    assert (job.adaptation.method, job.adaptation.hidden, job.adaptation.coefficient) == (method, (32, 16), 0.5)
+    assert [file.path for file in job.adaptation.files] == [data]
+    assert job_of_task(task({**nested, "model": {"architecture": name}})).adaptation.coefficient == 2.0
+    for change, text in (
+        ({"exp_dataset_paths": []}, "needs experimental files"),
+        ({"exp_dataset_paths": [17]}, "exp_dataset_paths"),
+        ({"model": {"architecture": name, name: {**section, "beta": 1}}}, "beta"),
+        ({"model": NESTED["model"]}, "without domain adaptation"),
+    ):
+        with pytest.raises(SpecError, match=text):
+            job_of_task(task({**nested, **change}))
+    with pytest.raises(PathRefused):
+        job_of_task(task({**nested, "exp_dataset_paths": [str(tmp_path / "x.root")]}))
+    with pytest.raises(SpecError, match=r"dataset\.simulation must be true"):
+        job_of_task(task(nested, IsData=True))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
