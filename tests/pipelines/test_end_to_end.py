@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 from collections.abc import Iterator
 
 import onnx
-import psutil
 import pytest
 from support.training_site import CONFIGURATION, LFNS, Site, running_site
 
@@ -117,48 +114,3 @@ def test_a_poller_killed_in_the_middle_finishes_on_its_next_start(site: Site, co
     assert site.status(task) is TaskStatus.COMPLETED
     names = [result.file_name for result in site.server.store.results(task)]
     assert len(names) == len(set(names))
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_fifty_kills_across_the_whole_chain_lose_and_repeat_nothing(site: Site, completed: int) -> None:
-    """Poller, or the law processes of its job, killed at random moments of real jobs, from download to upload."""
-    rng = random.Random(int(os.environ.get("PIDML_SOAK_SEED", "1")))
-    store = site.folder / "store"
-    tasks, kills, made = [], {"poller": 0, "job": 0}, {}
-    while sum(kills.values()) < 50 or site.open_tasks():
-        if not site.open_tasks():
-            tasks.append(site.queue(LFNS, CONFIGURATION | {"max_epochs": 3, "dropout": 0.1 + 0.01 * len(tasks)}))
-        command, options = site.command("poll", "--drain")
-        poller = subprocess.Popen(command, **options, stderr=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            poller.wait(timeout=rng.uniform(0.5, 15.0) if sum(kills.values()) < 50 else 250)
-        victim = "poller" if rng.random() < 0.5 else "job"
-        if poller.poll() is None and sum(kills.values()) < 50:
-            kills[victim] += kill_processes(site, poller.pid if victim == "poller" else None)
-        poller.wait(timeout=250)
-        now = {path: path.read_text() for path in store.glob("[A-Z]*/*/provenance.json")}
-        assert {path: now.get(path) for path in made} == made, "something complete was made again"
-        made = now
-    names = {task: [result.file_name for result in site.server.store.results(task)] for task in tasks}
-    duplicated = sum(len(each) - len(set(each)) for each in names.values())
-    lost = sum(site.status(task) is not TaskStatus.COMPLETED for task in tasks)
-    print(json.dumps({"kills": kills, "jobs": len(tasks), "lost": lost, "duplicated": duplicated}))
-    assert (lost, duplicated) == (0, 0)
-    assert {len(each) for each in names.values()} == {len(site.server.store.results(completed))}
-
-
-def kill_processes(site: Site, poller: int | None) -> int:
-    """Kill the poller, or all law processes of its job, as by kill -9; returns 1 if there was something to kill."""
-    secret = site.machine.secret
-    found = 0
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        command = process.info["cmdline"] or []
-        with contextlib.suppress(psutil.Error):
-            law = (
-                "law" in command and "TrainingJob" in command and process.environ().get("MACHINE_SECRET_KEY") == secret
-            )
-            if process.info["pid"] == poller or (poller is None and law):
-                process.kill()
-                found = 1
-    return found

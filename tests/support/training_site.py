@@ -63,21 +63,21 @@ class Site:
         assert found is not None
         return found.status
 
-    def open_tasks(self) -> int:
-        """Return how many tasks have not come to an end."""
-        counts = self.server.store.task_counts()
-        return sum(counts.get(each, 0) for each in (TaskStatus.QUEUED, TaskStatus.TRAINING, TaskStatus.BENCHMARKING))
-
     def results(self, task: int) -> dict[str, list[str]]:
         """Return the names of the results on the server by type."""
         results = self.server.store.results(task)
         return {kind.name: sorted(each.file_name for each in results if each.type == kind) for kind in FileType}
 
 
+def write_on_grid(folder: Path, lfn: str, number: int, tracks: int = 3000) -> None:
+    """Simulate a file of a site's GRID."""
+    write_ao2d(folder / "grid" / lfn.lstrip("/"), tracks, number, frames=2, first_frame=1 + 2 * number)
+
+
 @contextmanager
 def running_site(folder: Path, tracks: int = 3000) -> Iterator[Site]:
     """Run a server with :data:`LFNS` on its GRID, and register a machine."""
     for number, lfn in enumerate(LFNS):
-        write_ao2d(folder / "grid" / lfn.lstrip("/"), tracks, number, frames=2, first_frame=1 + 2 * number)
+        write_on_grid(folder, lfn, number, tracks)
     with running_server(folder / "server", grid_dir=folder / "grid") as server:
         yield Site(folder, server, server.store.register_machine("test machine"))
