@@ -50,21 +50,41 @@ class Input:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some tracks of one ``DF_`` directory.
+    """Some tracks, in the order of the input.
 
     Attributes:
-        file: position of the file in the list of inputs, from 0.
-        frame: number of the ``DF_`` directory.
-        rows: int64 (tracks,), row of each track in the track table, or in the raw table of tracks.
+        files: (tracks,), position of each track's file in the list of inputs, from 0.
+        frames: (tracks,), number of its ``DF_`` directory.
+        rows: (tracks,), its row in the track table, or in the raw table of tracks.
         read: rows of the input that this chunk stands for.
         columns: name → values (tracks,), float32 with NaN for missing; ``fPdgCode`` int32.
     """
 
-    file: int
-    frame: int
+    files: NDArray[np.int64]
+    frames: NDArray[np.int64]
     rows: NDArray[np.int64]
     read: int
     columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, file: int, frame: str, rows: NDArray[Any], read: int, columns: Columns) -> Chunk:
+        """Return a chunk of one directory's tracks."""
+        files, frames = (np.full(len(rows), number, np.int64) for number in (file, int(frame[3:])))
+        return cls(files, frames, rows.astype(np.int64), read, columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Chunk]) -> Chunk:
+        """Return one chunk of several."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        files, frames, rows = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("files", "frames", "rows")
+        )
+        return cls(files, frames, rows, sum(part.read for part in parts), columns)
 
 
 def inspect(path: Path) -> Input:
@@ -110,7 +130,7 @@ def require(inputs: Sequence[Input], needed: Sequence[str]) -> None:
 
 
 def chunks(inputs: Sequence[Input], names: Sequence[str], magnetic_field: float, size: int) -> Generator[Chunk]:
-    """Yield the tracks of all files in order, at most ``size`` at a time.
+    """Yield the tracks of all files in order, at most ``size`` at a time; small directories come together.
 
     Of AO2D files these are the tracks that pass the producer's selection, with or without a matched particle, and one
     ``DF_`` directory is in memory at a time.
@@ -124,11 +144,21 @@ def chunks(inputs: Sequence[Input], names: Sequence[str], magnetic_field: float,
     Raises:
         CorruptFile, BadValues, NoTables, MissingColumn: naming the file, table and column.
     """
+    waiting: list[Chunk] = []
+    held = 0
     for number, each in enumerate(inputs):
         if each.kind == "tracks":
-            yield from _of_tables(number, each, names, size)
+            found = _of_tables(number, each, names, size)
         else:
-            yield from _of_ao2d(number, each, names, magnetic_field, size)
+            found = _of_ao2d(number, each, names, magnetic_field, size)
+        for part in found:
+            if held + len(part) > size:
+                yield Chunk.joined(waiting)
+                waiting, held = [], 0
+            waiting.append(part)
+            held += len(part)
+    if waiting:
+        yield Chunk.joined(waiting)
 
 
 def _of_tables(number: int, given: Input, names: Sequence[str], size: int) -> Generator[Chunk]:
@@ -137,7 +167,7 @@ def _of_tables(number: int, given: Input, names: Sequence[str], size: int) -> Ge
         found = len(columns[names[0]])
         rows = np.arange(done[table.frame], done[table.frame] + found)
         done[table.frame] += found
-        yield Chunk(number, int(table.frame[3:]), rows, found, columns)
+        yield Chunk.of(number, table.frame, rows, found, columns)
 
 
 def _of_ao2d(number: int, given: Input, names: Sequence[str], magnetic_field: float, size: int) -> Generator[Chunk]:
@@ -154,7 +184,7 @@ def _of_ao2d(number: int, given: Input, names: Sequence[str], magnetic_field: fl
             for start in range(0, max(len(selected), 1), size):  # at least one, which says that rows were read
                 part = slice(start, start + size)
                 cut = {name: values[part] for name, values in columns.items()}
-                yield Chunk(number, int(frame[3:]), selected.rows[part].astype(np.int64), read, cut)
+                yield Chunk.of(number, frame, selected.rows[part], read, cut)
                 read = 0
     selection.require_few_bad(given.path, removed["bad_values"], given.rows)
 

@@ -77,11 +77,10 @@ def rows_of(
         certainties: (tracks, species).
         accepted: (tracks, species).
     """
-    size = len(chunk.rows)
     values: dict[str, NDArray[Any]] = {
         **chunk.columns,
-        "fFile": np.full(size, chunk.file),
-        "fDataFrame": np.full(size, chunk.frame),
+        "fFile": chunk.files,
+        "fDataFrame": chunk.frames,
         "fRow": chunk.rows,
         _MISSING.name: missing,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +37,8 @@ def apply(
     from pidml.apply.thresholds import parse_thresholds
     from pidml.export import Bundle
 
+    # a batch system's or a service's way to end a program: leave nothing unfinished behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     thresholds = parse_thresholds(threshold)
     opened = Bundle.open(bundle, threads)
     with _shown_progress() as progress:

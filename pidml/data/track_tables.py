@@ -92,8 +92,10 @@ def list_tables(path: Path | str) -> list[TrackTable]:
     path = Path(path)
     tables = []
     with root_files.open_root(path) as file:
+        with root_files.reading(path, "metaData"):
+            known = made_by_simulation(file)
         for frame in _frames(file, path):
-            found = [_table(file, path, frame, tree) for tree in _track_trees(file, path, frame)]
+            found = [_table(file, path, frame, tree, known) for tree in _track_trees(file, path, frame)]
             if found:
                 tables.append(max(found, key=lambda table: len(table.columns)))
     if not tables:
@@ -142,10 +144,8 @@ def _track_trees(file: Any, path: Path, frame: str) -> list[str]:
     return [name for name in root_files.trees_in(file, path, frame) if name in tracks.TREES]
 
 
-def _table(file: Any, path: Path, frame: str, name: str) -> TrackTable:
+def _table(file: Any, path: Path, frame: str, name: str, known: bool) -> TrackTable:
     tree = root_files.open_tree(file, path, frame, name)
-    with root_files.reading(path, "metaData"):
-        known = made_by_simulation(file)
     with root_files.reading(path, f"{frame}/{name}"):
         present: list[str] = tree.keys()
         columns = {tracks.OLD_NAMES.get(column, column): column for column in present}

@@ -15,4 +15,5 @@ def made_by_simulation(file: Any) -> bool:
 
     A producer of track tables passes the entry on by writing :data:`TEXT` under :data:`KEY` itself.
     """
-    return file.classname_of(KEY) == "TObjString" and str(file[KEY]) == TEXT if KEY in file else False
+    # not `KEY in file`: where it is absent, uproot lists the keys of all directories
+    return file.classnames(recursive=False, cycle=False).get(KEY) == "TObjString" and str(file[KEY]) == TEXT

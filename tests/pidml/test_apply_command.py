@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,16 +69,29 @@ def test_no_tracks_are_no_error(bundle, tmp_path):
     assert (tmp_path / "scores.root").is_file()
 
 
+def test_a_run_that_is_stopped_leaves_nothing(bundle, tmp_path):
+    given = write_tables(tmp_path / "tracks.root", {"DF_1": make_columns(100_000)})
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "pidml", "apply", *[given] * 50, "--bundle", bundle]
+    process = subprocess.Popen(
+        [*map(str, command), "--out", str(tmp_path / "out" / "scores.root")], stderr=subprocess.PIPE, text=True
+    )
+    assert "tracks read" in process.stderr.readline()  # a tenth is done
+    assert [path.name[:12] for path in (tmp_path / "out").iterdir()] == [".scores.tmp-"]
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
         (["--bundle", "{tmp}/nothing"], 1, "[P701]"),
         (["--bundle", "{tmp}/damaged"], 1, "kaon.onnx: not the file that the manifest describes"),
         (["{tmp}/absent.root"], 1, "[P301]"),
-        (["--out", "{tmp}/tracks.root", "--force"], 1, "is one of the inputs"),
         (["--out", "{tmp}/exists.root"], 1, "or give --force"),
         (["--threshold", "kaon"], 1, "not SPECIES=CERTAINTY"),
-        (["--threshold", "muon=0.5"], 1, "no such species"),
         (["--threads", "-1"], 2, "--threads"),
     ],
 )

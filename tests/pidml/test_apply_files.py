@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 from onnx import TensorProto, helper, numpy_helper
-from support.small_bundle import make_bundle
+from support.scores import ACCEPTED, CERTAINTIES, read_root, stacked
+from support.small_bundle import changed_bundle, make_bundle
 from track_files import flip_bytes, make_columns, write_tables
 
 from pidml import tracks
@@ -29,12 +30,7 @@ from pidml.errors import (
     ToolMissing,
 )
 from pidml.export import Bundle
-from pidml.producer.native import produce_native
-from pidml.simulation.ao2d import write_ao2d
 from pidml.species import TARGET_NAMES
-
-CERTAINTIES = [f"fMlCert{name.capitalize()}" for name in TARGET_NAMES]
-ACCEPTED = [f"fMlAccepted{name.capitalize()}" for name in TARGET_NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +41,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def bundle(folder):
     return Bundle.open(folder, threads=1)
-
-
-def read_root(path):
-    with uproot.open(path) as file:
-        return file["pidscores"].arrays(library="np")
-
-
-def stacked(scores, names):
-    return np.stack([scores[name] for name in names], axis=1)
 
 
 def test_root_and_parquet_say_the_same_whatever_the_chunk(bundle, tmp_path):
@@ -102,6 +89,20 @@ def test_the_file_says_how_it_came_to_be(bundle, folder, tmp_path, name):
     assert summary.accepted["proton"] < 100
 
 
+def test_small_directories_are_written_together(bundle, tmp_path):
+    sizes = [7, 0, 30, 12, 60, 1, 5]
+    given = write_tables(tmp_path / "tracks.root", {f"DF_{n}": make_columns(size, n) for n, size in enumerate(sizes)})
+    apply_bundle(bundle, [given, given], tmp_path / "scores.parquet", chunk=50)
+    file = pq.ParquetFile(tmp_path / "scores.parquet")
+    groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    assert groups == [49, 50, 10 + 1 + 5 + 7 + 0, 42, 50, 16]
+    frames = [frame for frame, size in enumerate(sizes) for _ in range(size)]
+    scores = file.read()
+    assert scores["fDataFrame"].to_pylist() == frames * 2
+    assert scores["fRow"].to_pylist() == [row for size in sizes for row in range(size)] * 2
+    assert scores["fFile"].to_pylist() == [0] * len(frames) + [1] * len(frames)
+
+
 def test_no_tracks_make_an_empty_table(bundle, tmp_path):
     given = write_tables(tmp_path / "none.root", {"DF_1": make_columns(0)})
     for name in ("scores.root", "scores.parquet"):
@@ -119,57 +120,6 @@ def test_truth_is_left_out_where_a_file_lacks_it(bundle, tmp_path):
     scores = read_root(tmp_path / "scores.root")
     assert not {"fPdgCode", "fIsPhysicalPrimary"} & set(scores)
     assert scores["fFile"].tolist() == [0] * 5 + [1] * 5
-
-
-@pytest.fixture(scope="module")
-def ao2d(tmp_path_factory):
-    path = tmp_path_factory.mktemp("raw") / "AO2D.root"
-    write_ao2d(path, 900, 5, frames=3)
-    return path
-
-
-def test_ao2d_files_give_what_the_producers_tables_give(bundle, ao2d, tmp_path):
-    """As data: every global track. As simulation: those with a particle; each is found again by its raw row."""
-    summary = apply_bundle(bundle, [ao2d], tmp_path / "scores.root", chunk=50)
-    scores = read_root(tmp_path / "scores.root")
-    certainties = stacked(scores, CERTAINTIES)
-    produce_native([ao2d], tmp_path / "data.root", simulation=False, field=0.5)
-    apply_bundle(bundle, [tmp_path / "data.root"], tmp_path / "of_table.root")
-    table = read_root(tmp_path / "of_table.root")
-    np.testing.assert_allclose(certainties, stacked(table, CERTAINTIES), atol=1e-6)
-    for name in ("fDataFrame", "fP", "fPt", "fPz", "fSign", "fMlMissing"):
-        np.testing.assert_array_equal(scores[name], table[name])
-    with_particle = scores["fPdgCode"] != 0
-    assert 0 < np.count_nonzero(~with_particle) < 0.1 * len(with_particle)
-    assert np.count_nonzero(with_particle) == 900
-    produced = produce_native([ao2d], tmp_path / "mc.root", simulation=True, field=0.5)
-    assert produced.written == 900
-    apply_bundle(bundle, [tmp_path / "mc.root"], tmp_path / "of_mc.root")
-    of_mc = read_root(tmp_path / "of_mc.root")
-    np.testing.assert_allclose(certainties[with_particle], stacked(of_mc, CERTAINTIES), atol=1e-6)
-    np.testing.assert_array_equal(scores["fPdgCode"][with_particle], of_mc["fPdgCode"])
-    assert summary.tracks == len(certainties)
-    assert summary.rows_read == produced.read
-    with uproot.open(ao2d) as file:
-        for frame in set(scores["fDataFrame"]):
-            chosen = scores["fDataFrame"] == frame
-            raw = file[f"DF_{frame}/O2track_iu"]["fSigned1Pt"].array(library="np")[scores["fRow"][chosen]]
-            np.testing.assert_array_equal(np.sign(raw), scores["fSign"][chosen])
-
-
-def test_ao2d_files_and_tables_mix(bundle, ao2d, tmp_path):
-    table = write_tables(tmp_path / "tracks.root", {"DF_1": make_columns(40)})
-    done = []
-    summary = apply_bundle(
-        bundle, [table, ao2d, table], tmp_path / "scores.parquet", progress=lambda *given: done.append(given)
-    )
-    scores = pq.read_table(tmp_path / "scores.parquet")
-    assert sorted(set(scores["fFile"].to_pylist())) == [0, 1, 2]
-    first, last = (scores.filter(scores["fFile"].to_numpy() == number) for number in (0, 2))
-    assert first.drop_columns("fFile").equals(last.drop_columns("fFile"))
-    assert "fPdgCode" in scores.column_names
-    assert done[-1] == (summary.rows_read, summary.rows_read)
-    assert done == sorted(done)
 
 
 _PEAK = """
@@ -206,23 +156,6 @@ def test_a_column_that_the_bundle_needs_is_named(tmp_path, bundle):
     with pytest.raises(MissingColumn, match=r"bad\.root: DF_2/O2pidtracksmcml has no column fBeta, fDcaZ"):
         apply_bundle(bundle, [good, bad], tmp_path / "scores.root")
     assert not list(tmp_path.glob("*scores*"))
-
-
-def changed_bundle(folder, copy, name, content):
-    """A copy of a bundle in which one file is another, as its manifest says."""
-    shutil.copytree(folder, copy)
-    (copy / name).write_bytes(content)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    return Bundle.open(copy, threads=1)
-
-
-def test_columns_that_the_native_producer_does_not_make_are_named(folder, ao2d, tmp_path):
-    content = json.dumps({"columns_for_training": [*tracks.FEATURES, "fTPCNSigmaPi"]}).encode()
-    wide = changed_bundle(folder, tmp_path / "wide", "columns_for_training.json", content)
-    with pytest.raises(MissingColumn, match="native producer makes of AO2D tables no column fTPCNSigmaPi"):
-        apply_bundle(wide, [ao2d], tmp_path / "scores.root")
 
 
 def damaged(tmp_path):

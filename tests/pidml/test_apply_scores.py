@@ -18,7 +18,7 @@ from pidml.spec.model_sections import Model
 from pidml.species import TARGETS
 
 ARCHITECTURES = get_args(Model.model_fields["architecture"].annotation)
-PER_TABLE = 60
+PER_TABLE = 36
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -123,7 +123,7 @@ def mixed(tmp_path_factory):
 
 def test_scores_are_what_o2physics_gets_track_by_track(bundle, mixed, tmp_path):
     paths, places = mixed
-    summary = apply_bundle(Bundle.open(bundle, threads=1), paths, tmp_path / "scores.root", chunk=37)
+    summary = apply_bundle(Bundle.open(bundle, threads=1), paths, tmp_path / "scores.root", chunk=25)
     with uproot.open(tmp_path / "scores.root") as file:
         scores = file["pidscores"].arrays(library="np")
     assert summary.tracks == len(scores["fRow"]) == PER_TABLE * len(places)

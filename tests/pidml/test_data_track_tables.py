@@ -28,6 +28,21 @@ def test_tables_come_in_numeric_order_of_their_directories_and_other_keys_are_sk
     assert track_tables.kind_of_file(path) == "tracks"
 
 
+def test_listing_tables_does_not_go_through_all_directories_for_each(tmp_path, monkeypatch):
+    """Looking for an absent key makes uproot list the keys of all directories: quadratic in their number."""
+    path = write_tables(tmp_path / "t.root", {f"DF_{number}": make_columns(2) for number in range(4)})
+    original, whole = uproot.ReadOnlyDirectory.iterkeys, []
+
+    def counted(self, *args, **options):
+        if options.get("recursive", True):
+            whole.append(self)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(uproot.ReadOnlyDirectory, "iterkeys", counted)
+    assert len(track_tables.list_tables(path)) == 4
+    assert whole == []
+
+
 @pytest.mark.parametrize("tree", tracks.TREES)
 def test_all_four_trees_are_read(tmp_path, tree):
     columns = make_columns(50, simulation=tracks.TREES[tree][0])

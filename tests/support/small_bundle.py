@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import torch
 from support.prepared_data import write_prepared
 from support.small_training import small_job
 
-from pidml.export import export_bundle
+from pidml.export import Bundle, export_bundle
 from pidml.species import TARGET_NAMES
 from pidml.training import train
 
@@ -23,3 +26,13 @@ def make_bundle(folder: Path, architecture: str = "masked-mlp", features: tuple[
     train(prepared, job, TARGET_NAMES, folder / "work", folder / "trained")
     export_bundle([folder / "trained"], prepared, job, folder / "bundle")
     return folder / "bundle"
+
+
+def changed_bundle(folder: Path, copy: Path, name: str, content: bytes) -> Bundle:
+    """Copy a bundle and replace one of its files, as the copy's manifest says; returns the copy, opened."""
+    shutil.copytree(folder, copy)
+    (copy / name).write_bytes(content)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return Bundle.open(copy, threads=1)

@@ -93,9 +93,8 @@ def test_relative_paths_are_those_of_the_caller(bundle: Path, files: list[Path],
         (["--bundle", "{bundle}"], 50, "[P100]"),
         (["--files", "{file}"], 50, "which job?"),
         (["--files", "{file}", "--bundle", "{bundle}", "--threshold", "kaon"], 50, "not SPECIES=CERTAINTY"),
-        (["--files", "{file}", "--bundle", "{bundle}", "--threshold", "muon=0.4"], 40, "no such species"),
     ],
-    ids=["no file", "no bundle", "no files", "no job", "no threshold", "no species"],
+    ids=["no file", "no bundle", "no files", "no job", "no threshold"],
 )
 def test_what_is_wrong_is_said(
     bundle: Path, files: list[Path], tmp_path: Path, options: list[str], code: int, said: str
