@@ -162,6 +162,12 @@ class NoLabels(TrainingError):
     code = "P605"
 
 
+class UnfairComparison(PidmlError):
+    """Models cannot be compared: one saw test tracks in training, or their data differ."""
+
+    code = "P650"
+
+
 class ExportError(PidmlError):
     """A network could not be exported, or its export does not reproduce it."""
 

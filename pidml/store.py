@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,29 @@ class Store:
 def index_entry(steps: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the content of an index file; a list of pairs, because the order of the steps counts."""
     return {"steps": [[name, list(digests)] for name, digests in steps.items()]}
+
+
+def short_names(jobs: Sequence[str]) -> list[str]:
+    """Return short names for several jobs, unlike each other.
+
+    >>> short_names(["masked-mlp", "a/new.yaml", "17", "b/new.yaml"])
+    ['masked-mlp', 'new', 'task-17', 'new-2']
+    """
+    names: list[str] = []
+    for job in jobs:
+        plain = index_key(job if job.isdigit() else Path(job).name.removesuffix(Path(job).suffix))
+        candidates = (plain, *(f"{plain}-{number}" for number in range(2, len(jobs) + 1)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def comparison_key(jobs: Sequence[str]) -> str:
+    """Return the name under which a comparison of jobs is indexed.
+
+    >>> comparison_key(["masked-mlp", "new.yaml"]).startswith("compare-masked-mlp+new-")
+    True
+    """
+    return f"compare-{'+'.join(short_names(jobs))[:100]}-{digest([index_key(job) for job in jobs], 6)}"
 
 
 def index_key(job: str) -> str:

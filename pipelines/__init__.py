@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.compare_models import CompareModels
 from pipelines.training_job import TrainingJob
 
-__all__ = ["TrainingJob"]
+__all__ = ["CompareModels", "TrainingJob"]

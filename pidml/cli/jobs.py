@@ -1,4 +1,4 @@
-"""Commands about jobs: run, ls, get, spec."""
+"""Commands about jobs: run, compare, ls, get, spec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pidml.cli.results import print_outputs, print_results
+from pidml.cli.results import print_comparison, print_outputs, print_results
 
 if TYPE_CHECKING:
     from pidml.store import Store
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+    app.command()(compare)
     app.command(name="ls")(list_outputs)
     app.command()(get)
     app.command()(gc)
@@ -28,21 +29,42 @@ def register(app: typer.Typer) -> None:
 
 def run(context: typer.Context, job: str = typer.Argument(help="Preset, or path of a YAML or JSON job file.")) -> None:
     """Run a whole job (`law run TrainingJob --job JOB`); further options go to law, such as `--print-status -1`."""
-    from pidml.law_command import law_command, law_environment
-    from pidml.settings import Settings
     from pidml.spec import load_job
-    from pidml.store import Store
 
     load_job(job)  # says what is wrong with a job in one line, before law starts
+    code, store = _law("TrainingJob", ["--job", job, *context.args])
+    if code == 0 and not context.args:
+        print_results(store, job)
+    raise typer.Exit(code)
+
+
+def compare(
+    jobs: list[str] = typer.Argument(help="Presets, job files or task numbers; the first gives the test tracks."),
+) -> None:
+    """Compare the models of jobs on the same test tracks (`law run CompareModels`); what is missing is made first."""
+    from pidml.spec import load_job
+
+    for job in jobs:
+        if not job.isdigit():
+            load_job(job)
+    code, store = _law("CompareModels", ["--jobs", ",".join(jobs)])
+    if code == 0:
+        print_comparison(store, jobs)
+    raise typer.Exit(code)
+
+
+def _law(task: str, arguments: list[str]) -> tuple[int, Store]:
+    """Run a task of law; return its exit code and the store that it ran in."""
+    from pidml.law_command import law_command, law_environment
+    from pidml.settings import Settings
+    from pidml.store import Store
+
     settings = Settings.load()
     store = Store(settings.store)
     # what .env says about this machine holds here too; its key is of no use to a job of one's own
     values = {key: value for key, value in settings.environment().items() if key.startswith("PIDML_") and value}
-    command = law_command("TrainingJob", ["--job", job, *context.args])
-    code = subprocess.run(command, env=law_environment(store.root, os.environ | values), check=False).returncode
-    if code == 0 and not context.args:
-        print_results(store, job)
-    raise typer.Exit(code)
+    command = law_command(task, arguments)
+    return subprocess.run(command, env=law_environment(store.root, os.environ | values), check=False).returncode, store
 
 
 def list_outputs(job: str = typer.Argument("", help="Preset, job file or task number; all jobs if left out.")) -> None:

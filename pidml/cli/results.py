@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +13,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from pidml.species import TARGET_NAMES
-from pidml.store import Store
+from pidml.store import Store, comparison_key
 
 _COLUMNS = ("purity", "efficiency", "F1", "AUC")
 _METHODS = {"nsigma": "nσ", "bayes": "Bayesian", "optimum": "the optimum"}
@@ -50,6 +52,34 @@ def print_results(store: Store, job: str) -> None:
         console.print(_metrics_table(metrics))
     for label, path in (("report", folders["Report"] / "report.html"), ("bundle", folders["ExportModel"])):
         console.print(f"{label:9} {path if path.exists() else 'not made'}")
+
+
+def print_comparison(store: Store, jobs: Sequence[str]) -> None:
+    """Print F1 of each model per species, how significantly it differs from the first's, and where the report is.
+
+    Raises:
+        UnknownJob: these jobs were not compared in the store.
+    """
+    (digest,) = store.read_index(comparison_key(jobs))["CompareModels"]
+    folder = store.output("CompareModels", digest)
+    record = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    names = [model["name"] for model in record["models"]]
+    found = {
+        (each["model"], each["species"]): each["significance"]
+        for each in record["differences"]
+        if each["metric"] == "f1" and each["reference"] == names[0]
+    }
+    table = Table("F1 (σ against the first)", *names, box=SIMPLE_HEAD, pad_edge=False)
+    for species in TARGET_NAMES:
+        cells = []
+        for name in names:
+            f1 = record["species"][species][name]["all"]["overall"]["f1"]
+            sigma = found.get((name, species))
+            cells.append(("–" if f1 is None else f"{f1:.4f}") + ("" if sigma is None else f" ({sigma:+.1f})"))
+        table.add_row(species, *cells)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"report    {folder / 'comparison.html'}")
 
 
 def _metrics_table(path: Path) -> Table:

@@ -67,7 +67,12 @@ def image(content: bytes, title: str, caption: str) -> dict[str, Any]:
     }
 
 
-def _images(folder: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def images(folder: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the plots that a step lists as the template shows them, with their subject and species.
+
+    Raises:
+        CorruptFile: a plot cannot be read.
+    """
     shown = []
     for record in records:
         path = folder / Path(record["file"]).name
@@ -83,7 +88,7 @@ def _images(folder: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]
     return shown
 
 
-def _spoken(target: species.Species) -> dict[str, Any]:
+def spoken(target: species.Species) -> dict[str, Any]:
     """Return what the template needs to name a species; HTML text instead of Matplotlib's."""
     signs = {"pion": "π⁺", "kaon": "K⁺", "proton": "p", "antipion": "π⁻", "antikaon": "K⁻", "antiproton": "p̅"}
     return {"name": target.name, "symbol": signs[target.name], "pdg": target.pdg, "colour": style.colour(target)}
@@ -100,7 +105,7 @@ def summary(folder: Path | None) -> dict[str, Any] | None:
     for target in species.TARGETS:
         own = {name: method["all"]["overall"] for name, method in metrics["species"][target.name].items()}
         tiles.append(
-            _spoken(target)
+            spoken(target)
             | {
                 "network": own["network"],
                 "nsigma": own.get("nsigma"),
@@ -139,13 +144,13 @@ def benchmark(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     metrics = read_json(folder / "metrics.json")
-    figures = _images(folder, metrics["plots"])
+    figures = images(folder, metrics["plots"])
     methods = [name for name in ("network", "nsigma", "bayes", "optimum") if name in metrics["methods"]]
     tabs = []
     for target in species.TARGETS:
         own = metrics["species"][target.name]
         tabs.append(
-            _spoken(target)
+            spoken(target)
             | {
                 "figures": [figure for figure in figures if figure["species"] == target.name],
                 "selections": [
@@ -180,13 +185,13 @@ def explanation(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     record = read_json(folder / "explanation.json")
-    figures = _images(folder, record["plots"])
+    figures = images(folder, record["plots"])
     tabs = []
     for target in species.TARGETS:
         shapley = record["shapley"][target.name]["all"]
         ranked = sorted(shapley, key=lambda name: -shapley[name]["mean_abs"])
         tabs.append(
-            _spoken(target)
+            spoken(target)
             | {
                 "figures": [figure for figure in figures if figure["species"] == target.name],
                 "rows": [
@@ -215,7 +220,7 @@ def data(prepared: Path | None, explored: Path | None) -> dict[str, Any] | None:
         result["meta"] = read_json(prepared / "meta.json")
     if explored is not None:
         record = read_json(explored / "exploration.json")
-        result["figures"] = _images(explored, record["plots"])
+        result["figures"] = images(explored, record["plots"])
         result["features"] = record["features"]
         result["counts"] = _count_table(record["counts"])
         result["tracks"] = record["tracks"]
@@ -277,7 +282,7 @@ def response(folder: Path | None) -> dict[str, Any] | None:
         return None
     record = read_json(folder / "response_metrics.json")
     return {
-        "figures": _images(folder, record["plots"]),
+        "figures": images(folder, record["plots"]),
         "species": record["species"],
         "tracks": record["tracks"],
         "inputs": record["inputs"],

@@ -33,7 +33,7 @@ def write_report(
         CorruptFile: an output holds a damaged file.
     """
     there = {name: Path(folder) for name, folder in steps.items() if folder is not None}
-    content = _environment().get_template("report.html.j2").render(
+    content = environment().get_template("report.html.j2").render(
         version=__version__,
         job=job,
         specification=texts.as_yaml(job),
@@ -50,7 +50,8 @@ def write_report(
     write_text(out_file, content)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Return the environment of templates, with the filters that write values for readers."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pidml.report"),
         autoescape=True,  # whatever comes from a job, a server or a file is text, never markup

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipelines
 import tasks
 from pidml import errors, resources, settings
 from pidml.errors import PidmlError
@@ -22,7 +23,9 @@ from tasks.steps import STEPS
 
 DOCS = resources.ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-TASKS: dict[str, type[JobTask]] = {name: getattr(tasks, name) for name in tasks.__all__}
+TASKS: dict[str, type[JobTask]] = {name: getattr(tasks, name) for name in tasks.__all__} | {
+    "CompareModels": pipelines.CompareModels
+}
 CODES = sorted({each.code for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, PidmlError)})
 _LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")
 

@@ -5,121 +5,23 @@ import dataclasses
 import io
 import json
 import re
-from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from PIL import Image
-from support.prepared_data import write_prepared
+from support.report_steps import HOSTILE, write_steps, write_training
+from support.strict_page import Page
 
-from pidml import provenance, species
+from pidml import species
 from pidml.errors import CorruptFile
-from pidml.evaluation.benchmark import judge
-from pidml.explore import explore
-from pidml.plots import comparison, performance
 from pidml.report import write_report
-from pidml.spec import JobSpec, parse_job
-from pidml.training import TrainingSummary, train
+from pidml.spec import parse_job
+from pidml.training import train
 from pidml.training.adaptation import AdaptationSummary
-from pidml.training.calibration import Calibration
-
-HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x.png>"
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order, and resources are listed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.resources: list[str] = []
-        self.scripts: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-        self.resources += [values[key] for key in ("src", "data", "poster", "srcset") if values.get(key)]
-        if tag == "link":
-            self.resources.append(values.get("href", ""))
-        if tag == "a":
-            self.links.append(values["href"])
-        if "id" in values:
-            self.ids.append(values["id"])
-        assert not [key for key in values if key.startswith("on")], "inline event handler"
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "script":
-            self.scripts.append(data)
-
-
-def scores(features):
-    """Certainties that follow the TPC signal, good enough to fill a report."""
-    x = np.nan_to_num(features[:, :1]) / 100
-    return (1 / (1 + np.exp(-(x - np.linspace(0.2, 1.2, 6))))).astype(np.float32)
-
-
-def write_training(folder, names=species.TARGET_NAMES):
-    folder.mkdir()
-    summary = TrainingSummary(
-        tuple(names),
-        39_713,
-        3,
-        1,
-        1,
-        0.123,
-        12_345.0,
-        75.2,
-        90.0,
-        HOSTILE,
-        Calibration((1.0,), (0.0,), 0.2, 0.2),
-        dict.fromkeys(names, 0.5),
-        {},
-    )
-    (folder / "training.json").write_text(json.dumps(dataclasses.asdict(summary)))
-    (folder / "thresholds.json").write_text(json.dumps(summary.thresholds))
-    lines = ["epoch,train_loss,val_loss,lr,seconds,tracks_per_second"]
-    lines += [f"{epoch},{0.5 / (epoch + 1)},{0.6 / (epoch + 1)},0.001,1.5,20000" for epoch in range(3)]
-    (folder / "history.csv").write_text("\n".join(lines))
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    data = write_prepared(root / "PrepareDataset", (4_000, 500, 1_500))
-    (root / "Benchmark").mkdir()
-    (root / "ExploreData").mkdir()
-    record = judge(data, scores, np.full(6, 0.5), JobSpec(), root / "Benchmark", draw=False)
-    kaon = species.by_name("kaon")
-    comparison.summary(record, root / "Benchmark" / "summary.png")
-    performance.against_pt(record, kaon, root / "Benchmark" / "kaon.png")
-    common = {"title": f"F1 {HOSTILE}", "caption": "c", "subject": "s"}
-    record["plots"] = [
-        {"file": "summary.png", "species": None} | common,
-        {"file": "kaon.png", "species": "kaon"} | common,
-    ]
-    (root / "Benchmark" / "metrics.json").write_text(json.dumps(record))
-    explore(data, root / "ExploreData")
-    write_training(root / "Train")
-    (root / "ExportModel").mkdir()
-    (root / "ExportModel" / "manifest.json").write_text(json.dumps({
-        "files": {"pion.onnx": {"sha256": "ab" * 32, "size": 1234567}, HOSTILE: {"sha256": "cd" * 32, "size": 1}},
-        "check": {"tracks": 10_000, "largest_difference": 3.2e-7, "tolerance": 1e-5}, "opset": 17, "ir_version": 9,
-    }))  # fmt: skip
-    for name in ("Benchmark", "Train"):
-        provenance.write_provenance(
-            root / name, task=name, digest="0123456789ab", started=provenance.now(), seconds=61.0
-        )
-    return {name: root / name for name in ("PrepareDataset", "ExploreData", "Train", "Benchmark", "ExportModel")}
+    return write_steps(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +50,9 @@ def test_page_is_well_formed_and_self_contained(text):
 
 def test_images_are_the_plots(text, steps):
     found = {base64.b64decode(uri.split(",")[1]) for uri in Page(text).resources}
-    expected = {path.read_bytes() for name in ("Benchmark", "ExploreData") for path in steps[name].glob("*.png")}
+    expected = {
+        path.read_bytes() for name in ("Benchmark", "ExploreData", "ExplainModel") for path in steps[name].glob("*.png")
+    }
     assert expected < found
     assert len(found) == len(expected) + 1  # the course of the training
     for content in found:
@@ -173,6 +77,16 @@ def test_numbers_are_those_of_the_steps(text, steps):
     for expected in ("39,713", "3.2e-07", "ab" * 32, "1.2 MiB", "1 min 15 s", "0123456789ab", "reconstructed tracks"):
         assert expected in text
     assert record["not_available"]["optimum"].replace("'", "&#39;") in text
+
+
+def test_feature_importance_is_that_of_the_step(text, steps):
+    record = json.loads((steps["ExplainModel"] / "explanation.json").read_text())
+    section = text[text.index('<section id="explanation">') : text.index('<section id="data">')]
+    for name in species.TARGET_NAMES:
+        found = record["shapley"][name]["all"]["fTPCSignal"]
+        tab = re.search(rf'id="explain-{name}".*?</table>', section, re.DOTALL).group()
+        assert f"{found['mean_abs']:.5f}" in tab
+        assert "all TPC" in tab
 
 
 def test_steps_without_output_are_left_out(hostile_job, steps, tmp_path):

@@ -1,0 +1,80 @@
+"""CompareModels: several jobs' models on the same test tracks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pidml.errors import SpecError
+from pidml.spec import JobSpec
+from pidml.store import comparison_key, short_names
+from tasks.export import ExportModel
+from tasks.framework import NO_JOB, JobTask, Step
+from tasks.prepare import PrepareDataset
+from tasks.train import Train
+
+#: As many as plots have colours for.
+MOST_JOBS = 8
+
+
+class CompareModels(Step):
+    """Judge the models of several jobs on the test tracks of the first: quality, significance of differences, cost."""
+
+    jobs = luigi.Parameter(description="presets, job files or task numbers, separated by commas")
+    job = ""
+    job_id = NO_JOB
+
+    reads = ("evaluation", "seed")
+
+    @cached_property
+    def compared(self) -> list[str]:
+        """The jobs, in the order given."""
+        given = [name.strip() for name in self.jobs.split(",") if name.strip()]
+        if not 2 <= len(given) <= MOST_JOBS or len(set(given)) != len(given):
+            raise SpecError(
+                f"--jobs {self.jobs}: 2 to {MOST_JOBS} different jobs are compared at a time",
+                "for example: --jobs masked-mlp,attention",
+            )
+        return given
+
+    @cached_property
+    def whole_job(self) -> JobSpec:
+        """The first job's specification: its bins and seed count."""
+        first: JobSpec = self._of_each(Train)[0].whole_job
+        return first
+
+    def settings(self) -> dict[str, Any]:
+        """The first job's settings, and the names that the tables show."""
+        return super().settings() | {"names": short_names(self.compared)}
+
+    def _of_each(self, step: type[JobTask]) -> list[Any]:
+        return [step(job_id=int(job)) if job.isdigit() else step(job=job) for job in self.compared]
+
+    def upstream(self) -> list[Any]:
+        """Data, networks and bundle of each job."""
+        return [task for step in (PrepareDataset, Train, ExportModel) for task in self._of_each(step)]
+
+    def note_outputs(self) -> None:
+        """Give the comparison a name of its own in the store's index."""
+        self.store.write_index(comparison_key(self.compared), {type(self).__name__: [self.digest]})
+
+    def make(self, out: Path) -> None:
+        """Compare and report."""
+        from pidml.comparison import Contestant, compare_models
+        from pidml.data.prepared import PreparedDataset
+
+        steps = (self._of_each(step) for step in (PrepareDataset, Train, ExportModel))
+        contestants = [
+            Contestant(
+                name,
+                train.whole_job,
+                PreparedDataset.open(prepared.directory),
+                tuple(type(train).req(train, branch=branch).directory for branch in train.branch_map),
+                exported.directory,
+            )
+            for name, prepared, train, exported in zip(short_names(self.compared), *steps, strict=True)
+        ]
+        compare_models(contestants, out)
