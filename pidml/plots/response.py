@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pidml.response.quality import Checked
 
 _SYMBOLS = {"electron": "e", "muon": r"$\mu$", "pion": r"$\pi$", "kaon": "K", "proton": "p"}
+#: Of numbers of tracks: one track is well visible beside thousands.
+_LOGARITHMIC = LogNorm(0.2, 300, clip=True)
 _PULLS = np.linspace(-6, 6, 61)
 _RANGE = (0.1, 10.0)
 _TEXTS = {
@@ -86,7 +89,7 @@ def _expected(fit: ResponseFit, path: Path, detail: str) -> None:
         top = float(np.clip(np.quantile(fit.check.signal.numpy(), 0.999), 150, 1000))
         axes.hexbin(
             fit.check.momentum.numpy(), fit.check.signal.numpy(), gridsize=(160, 110), xscale="log", yscale="log",
-            extent=(-1, 1, np.log10(25), np.log10(top)), bins="log", cmap="Greys", linewidths=0, mincnt=1,
+            extent=(-1, 1, np.log10(25), np.log10(top)), cmap="Greys", norm=_LOGARITHMIC, linewidths=0, mincnt=1,
         )  # fmt: skip
         for index, name in enumerate(response.species):
             colour, x, y = style.colour(species.by_name(name)), momentum.numpy(), signal[:, index]
@@ -103,15 +106,37 @@ def _expected(fit: ResponseFit, path: Path, detail: str) -> None:
         style.save(figure, path)
 
 
-def _panels(figure: Figure, number: int, share_y: bool) -> list[Axes]:
-    """Return one panel per species in one row of up to five."""
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.17, top=0.88, wspace=0.06 if share_y else 0.2)
-    return list(np.atleast_1d(figure.subplots(1, number, sharey=share_y)))
+def _size(number: int) -> tuple[float, float]:
+    """Return the size in inches of a figure of ``number`` panels, in rows of three."""
+    return 1.0 + 3.1 * min(number, 3), 0.9 + 2.7 * -(-number // 3)
+
+
+def _panels(figure: Figure, number: int) -> list[Axes]:
+    """Return one panel per species, in rows of three with common axes."""
+    rows, columns = -(-number // 3), min(number, 3)
+    width, height = _size(number)
+    figure.subplots_adjust(
+        left=0.8 / width, right=1 - 0.15 / width, bottom=0.6 / height, top=1 - 0.35 / height, wspace=0.05, hspace=0.06
+    )
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
+    for empty in panels[number:]:
+        empty.remove()
+    for axes in panels[max(0, number - columns) : number]:
+        axes.tick_params(labelbottom=True)
+    return panels[:number]
+
+
+def _label_panels(panels: list[Axes], x: str, y: str, detail: str) -> None:
+    for index, axes in enumerate(panels):
+        axes.set_xlabel(x if index + 3 >= len(panels) else "")
+        axes.set_ylabel(y if index % 3 == 0 else "")
+    style.label(panels[0], True)
+    style.label_detail(panels[min(len(panels), 3) - 1], detail)
 
 
 def _distributions(tracks: Sequence[Checked], record: dict[str, Any], path: Path, detail: str) -> None:
-    with style.canvas((3.0 * len(tracks) + 0.6, 3.9)) as figure:
-        panels = _panels(figure, len(tracks), share_y=True)
+    with style.canvas(_size(len(tracks))) as figure:
+        panels = _panels(figure, len(tracks))
         middle, step = (_PULLS[1:] + _PULLS[:-1]) / 2, _PULLS[1] - _PULLS[0]
         for axes, each in zip(panels, tracks, strict=True):
             counts = np.histogram(each.pull, _PULLS)[0]
@@ -122,16 +147,14 @@ def _distributions(tracks: Sequence[Checked], record: dict[str, Any], path: Path
                 color=style.colour(species.by_name(each.name)), elinewidth=1,
             )  # fmt: skip
             axes.plot(middle, np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi), color=style.INK, linewidth=1.1)
-            axes.set(yscale="log", ylim=(1e-5, 3), xlim=(-6, 6), xlabel=r"$n\sigma$")
+            axes.set(yscale="log", ylim=(1e-5, 100), xlim=(-6, 6), xticks=[-4, -2, 0, 2, 4])
             pull = record["species"][each.name]["pull"]
             text = f"{style.tracks_text(len(each.pull))}"
             if pull:
                 text += f"\nbias {_with_error(pull, 'bias')}\nwidth {_with_error(pull, 'width')}"
             axes.text(0.04, 0.965, _SYMBOLS[each.name], transform=axes.transAxes, va="top", fontsize=14)
-            axes.text(0.965, 0.96, text, transform=axes.transAxes, va="top", ha="right", fontsize=8.5)
-        panels[0].set_ylabel(r"probability density (1/$\sigma$)")
-        style.label(panels[0], True)
-        style.label_detail(panels[-1], detail)
+            axes.text(0.965, 0.96, text, transform=axes.transAxes, va="top", ha="right", fontsize=9)
+        _label_panels(panels, r"$n\sigma$", r"density (1/$\sigma$)", detail)
         style.save(figure, path)
 
 
@@ -175,24 +198,22 @@ def _trends(record: dict[str, Any], variable: str, path: Path, detail: str) -> N
 
 
 def _residuals(tracks: Sequence[Checked], path: Path, detail: str) -> None:
-    with style.canvas((3.0 * len(tracks) + 0.6, 3.9)) as figure:
-        panels = _panels(figure, len(tracks), share_y=True)
+    with style.canvas(_size(len(tracks))) as figure:
+        panels = _panels(figure, len(tracks))
         edges = np.geomspace(*_RANGE, 25)
         centres = np.sqrt(edges[1:] * edges[:-1])
         for axes, each in zip(panels, tracks, strict=True):
             axes.hexbin(
                 each.momentum, each.residual, gridsize=(50, 40), xscale="log", extent=(-1, 1, -0.35, 0.35),
-                bins="log", cmap="Greys", linewidths=0, mincnt=1,
+                cmap="Greys", norm=_LOGARITHMIC, linewidths=0, mincnt=1,
             )  # fmt: skip
             _quantile_lines(axes, each.momentum, each.residual, edges, centres, each.name)
-            axes.axhline(0, color=style.GREY, linewidth=1)
+            axes.axhline(0, color=style.GREY, linewidth=1, zorder=1.5)
             style.momentum_axis(axes, *_RANGE, style.P)
-            axes.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+            axes.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
             axes.set_ylim(-0.35, 0.35)
             axes.text(0.04, 0.965, _SYMBOLS[each.name], transform=axes.transAxes, va="top", fontsize=14)
-        panels[0].set_ylabel("signal ÷ expected − 1")
-        style.label(panels[0], True)
-        style.label_detail(panels[-1], detail)
+        _label_panels(panels, style.P, "signal ÷ expected − 1", detail)
         style.save(figure, path)
 
 
