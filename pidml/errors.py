@@ -162,6 +162,18 @@ class NoLabels(TrainingError):
     code = "P605"
 
 
+class OutOfMemory(TrainingError):
+    """Memory ran out in a training, and smaller parts of a batch did not help."""
+
+    code = "P606"
+
+
+class WarmStartError(TrainingError):
+    """The weights that a training shall start from do not exist or belong to another network."""
+
+    code = "P607"
+
+
 class UnfairComparison(PidmlError):
     """Models cannot be compared: one saw test tracks in training, or their data differ."""
 

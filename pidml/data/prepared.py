@@ -64,6 +64,24 @@ class Scaling:
         return cls(tuple(names), mean, std, tuple(name for name, _, _ in content["data"]))
 
 
+def rows_of(array: NDArray[Any], rows: slice) -> NDArray[Any]:
+    """Return rows of an array; those of a memory map are read from its file, so that the map does not become resident.
+
+    Args:
+        array: as :class:`Split` holds it, whole; its first axis is that of the tracks.
+        rows: start and stop, without step.
+    """
+    start, stop, _ = rows.indices(len(array))
+    if not isinstance(array, np.memmap) or array.filename is None or not array.flags.c_contiguous:
+        return np.asarray(array[start:stop])
+    shape = (max(0, stop - start), *array.shape[1:])
+    width = int(np.prod(shape[1:]))
+    values = np.fromfile(
+        array.filename, array.dtype, shape[0] * width, offset=array.offset + start * width * array.itemsize
+    )
+    return values.reshape(shape)
+
+
 @dataclass(frozen=True)
 class Split:
     """One of the three samples; the arrays are read-only memory maps.

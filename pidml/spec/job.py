@@ -59,6 +59,14 @@ class JobSpec(Section):
                 f"adaptation is not possible with model.architecture = {self.model.architecture}; "
                 f"allowed: {', '.join(ADAPTABLE)}"
             )
+        if self.training.compile:
+            raise ValueError("training.compile is not possible with adaptation")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_from_weights(self) -> Self:
+        if self.training.warm_start and self.model.architecture in ("boosted-trees", "random-forest"):
+            raise ValueError(f"training.warm_start is for networks; {self.model.architecture} starts from nothing")
         return self
 
     def of_experimental_files(self) -> JobSpec:

@@ -42,7 +42,7 @@ def load_job(name: str) -> JobSpec:
 
 
 def _beside(job: JobSpec, folder: Path) -> JobSpec:
-    """Relative paths of input files are meant from the job file's folder, wherever the command is run."""
+    """Relative paths of input files and weights are meant from the job file's folder, wherever the command is run."""
 
     def absolute(file: InputFile) -> InputFile:
         relative = not urlsplit(file.path).scheme and not file.path.startswith("/")
@@ -52,7 +52,9 @@ def _beside(job: JobSpec, folder: Path) -> JobSpec:
         name: section.model_copy(update={"files": tuple(absolute(file) for file in section.files)})
         for name, section in (("dataset", job.dataset), ("adaptation", job.adaptation))
     }
-    return job.model_copy(update=sections)
+    weights = job.training.warm_start
+    training = job.training.model_copy(update={"warm_start": str(folder / weights) if weights else ""})
+    return job.model_copy(update={**sections, "training": training})
 
 
 def read_mapping(path: Path) -> Any:

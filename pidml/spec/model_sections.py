@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pidml import tracks
+from pidml.identity import file_checksum
 from pidml.spec.base import Counts, Real, Reals, Section, setting
+from pidml.spec.weight_files import weight_files
 
 
 class Model(Section):
@@ -97,17 +99,40 @@ class Training(Section):
         0.001, "relative decrease of the validation loss that counts as improvement", ge=0, le=1
     )
     gradient_clip: Real = setting(0.0, "largest gradient norm; 0 does not clip", ge=0)
-    undersample: bool = setting(False, "equalise the number of tracks of every missing-detector combination")
+    undersample: bool = setting(
+        False, "equalise the number of tracks of every missing-detector combination; epochs take turns through them"
+    )
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: every species, and all others together, weigh the same in the loss"
+    )
+    pattern_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: every missing-detector combination weighs the same in the loss"
+    )
+    warm_start: str = setting(
+        "", "start from these weights: output directory of Train, bundle, model.pt or last.ckpt", max_length=1024
+    )
     objective: Literal["binary", "softmax"] = setting(
         "binary", "one yes-or-no question per species, or one choice among all"
     )
     precision: Literal["32", "bf16-mixed", "16-mixed"] = setting("32", "arithmetic of the training")
+    compile: bool = setting(False, "compile the network before training (needs a C++ compiler)")
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where: device to train on")
     devices: int = setting(1, "where: number of devices", ge=1, le=64)
 
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Self:
+        if self.undersample and self.pattern_weights != "none":
+            raise ValueError("undersample and pattern_weights both balance missing patterns: choose one")
+        return self
+
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change what comes out."""
-        return self.model_dump(mode="json", exclude={"accelerator", "devices"})
+        """Return the settings that change what comes out; weights to start from count by their content.
+
+        Raises:
+            WarmStartError: there are no weights where ``warm_start`` says.
+        """
+        own = self.model_dump(mode="json", exclude={"accelerator", "devices"})
+        return own | {"warm_start": [file_checksum(path) for path in weight_files(self.warm_start)]}
 
 
 class Evaluation(Section):

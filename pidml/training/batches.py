@@ -1,14 +1,17 @@
 """Batches without per-track Python: from memory where the sample fits, else from chunks read ahead.
 
-Both kinds are sized iterables of ``(encoded, classes)`` whole batches. What an epoch holds, and in which order, depends
-on the seed and the epoch's number alone, so a training that resumes sees what an uninterrupted one would see.
+Both kinds are sized iterables of ``(encoded, classes)``, or ``(encoded, classes, weights)`` where tracks are weighted.
+What an epoch holds, and in which order, depends on the seed and the epoch's number alone, so a training that resumes
+sees what an uninterrupted one would see. Each batch may be taken in parts: by several processes, and one after the
+other where it does not fit into memory.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,18 +19,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pidml import tracks
-from pidml.data.prepared import PreparedDataset, Scaling, Split
+from pidml.data.prepared import PreparedDataset, Scaling, Split, rows_of
+from pidml.errors import TrainingError
 from pidml.models.pieces import pieces
 from pidml.training.labels import class_indices
 from pidml.training.readahead import read_ahead
+from pidml.training.undersampling import Undersampling
 
-Batch = tuple[Tensor, Tensor]
+logger = logging.getLogger(__name__)
+
+#: Encoded features (rows, encoded), classes (rows,) and, where tracks are weighted, weights (rows,).
+Batch = tuple[Tensor, ...]
 Encode = Callable[[Tensor], Tensor]
 _ROWS = 65_536
 
 
 class Batches(Protocol):
-    """A sample as batches; ``__len__`` is the number of batches of an epoch."""
+    """A sample as batches; ``__len__`` is the number of parts of batches that a process gets in an epoch."""
 
     rows: int
 
@@ -36,153 +44,175 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of each batch a process takes: that of ``rank`` among ``world``, in ``split`` parts one by one."""
+
+    rank: int = 0
+    world: int = 1
+    split: int = 1
+
+    @property
+    def whole(self) -> Share:
+        """The same part, at once."""
+        return Share(self.rank, self.world)
+
+    def of(self, *tensors: Tensor) -> Iterator[Batch]:
+        """Yield this process's parts of a batch; their sizes differ by one row at most."""
+        first, number = self.rank * self.split, self.world * self.split
+        parts = [tensor.tensor_split(number)[first : first + self.split] for tensor in tensors]
+        yield from zip(*parts, strict=True)
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a sample is drawn.
 
     Attributes:
-        batch_size: tracks per batch.
+        batch_size: tracks per batch, all processes together.
         seed: of the order.
         epoch: tells the current epoch's number.
-        undersample: draw equally many tracks of every missing pattern, afresh each epoch.
-        rank, world: which of how many processes; each takes every ``world``-th batch.
+        undersample: draw equally many tracks of every missing pattern, in turn.
+        share: the part of each batch that is taken.
     """
 
     batch_size: int
     seed: int
     epoch: Callable[[], int]
     undersample: bool = False
-    rank: int = 0
-    world: int = 1
+    share: Share = field(default_factory=Share)
 
     def generator(self) -> np.random.Generator:
         """Return the random generator of the current epoch."""
         return np.random.default_rng([self.seed, self.epoch()])
 
-    def count(self, rows: int) -> int:
-        """Return the number of batches that a process gets of ``rows`` tracks: whole ones, at least one."""
-        return max(1, rows // self.batch_size // self.world)
+    def batches(self, rows: int) -> int:
+        """Return the number of batches that ``rows`` tracks make: whole ones, at least one.
+
+        Raises:
+            TrainingError: a batch has too few tracks for every part to have one.
+        """
+        size, parts = min(rows, self.batch_size), self.share.world * self.share.split
+        if size < parts:
+            raise TrainingError(
+                f"a batch of {size} tracks cannot be divided into {parts} parts",
+                "raise training.batch_size, give more tracks, or lower training.devices",
+            )
+        return max(1, rows // self.batch_size)
 
 
 @torch.no_grad()
 def encoded_rows(sample: Split, rows: slice, scaling: Scaling, encode: Encode) -> Tensor:
     """Return the encoded features of some rows of a sample, float32 (rows, encoded)."""
-    return encode(torch.from_numpy(scaling.apply(np.asarray(sample.features[rows]))))
+    return encode(torch.from_numpy(scaling.apply(rows_of(sample.features, rows))))
 
 
 class Resident:
-    """A sample held as tensors on the device that trains."""
+    """A sample held as tensors, on the device that trains if they fit there.
 
-    def __init__(self, encoded: Tensor, classes: Tensor, patterns: NDArray[np.uint8] | None, plan: Plan | None) -> None:
-        self.encoded, self.classes, self.plan = encoded, classes, plan
-        self.members = None
-        self.rows = len(classes)
-        if patterns is not None:
-            self.members = [np.flatnonzero(patterns == pattern) for pattern in np.unique(patterns)]
-            self.rows = min(map(len, self.members)) * len(self.members)
+    Args:
+        tensors: encoded features, classes and, where tracks are weighted, weights.
+        plan: how batches are drawn; None gives the sample in order.
+        share: the part of each batch that is taken if there is no plan.
+        patterns: missing pattern of each track, if undersampled.
+    """
+
+    def __init__(self, tensors: Batch, plan: Plan | None, share: Share, patterns: NDArray[np.uint8] | None) -> None:
+        self.tensors, self.plan, self.share = tensors, plan, share
+        self.rows, self.patterns, self.undersampling = len(tensors[0]), patterns, None
+        if plan is not None and patterns is not None:
+            self.undersampling = Undersampling(np.bincount(patterns, minlength=4)[None], plan.seed)
+            self.rows = self.undersampling.rows
 
     def __len__(self) -> int:
-        return self.plan.count(self.rows) if self.plan else -(-self.rows // _ROWS)
+        return self.plan.batches(self.rows) * self.plan.share.split if self.plan else -(-self.rows // _ROWS)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.plan is None:
-            yield from ((part[0], part[1]) for part in pieces(_ROWS, self.encoded, self.classes))
+            for part in pieces(_ROWS, *self.tensors):
+                yield from self.share.of(*part)
             return
         plan, order = self.plan, self._order(self.plan)
-        for number in range(len(self)):
-            start = (number * plan.world + plan.rank) * plan.batch_size
-            chosen = order[start : start + plan.batch_size]
-            yield self.encoded.index_select(0, chosen), self.classes.index_select(0, chosen)
+        for number in range(plan.batches(self.rows)):
+            for (chosen,) in plan.share.of(order[number * plan.batch_size : (number + 1) * plan.batch_size]):
+                yield tuple(tensor.index_select(0, chosen) for tensor in self.tensors)
 
     def _order(self, plan: Plan) -> Tensor:
         rng = plan.generator()
-        if self.members is None:
+        if self.undersampling is None or self.patterns is None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             order = torch.randperm(self.rows, generator=generator)
         else:
-            each = self.rows // len(self.members)
-            drawn = np.concatenate([rng.choice(rows, each, replace=False) for rows in self.members])
+            drawn = self.undersampling.chosen(0, self.patterns, self.undersampling.spans(plan.epoch()))
             order = torch.from_numpy(rng.permutation(drawn))
-        return order.to(self.encoded.device)
+        return order.to(self.tensors[0].device)
 
 
 class Streamed:
-    """A sample read from its memory map: blocks of rows in random order, mixed in a pool of a few million tracks."""
+    """A sample read from its file: blocks of rows in random order, mixed in a pool of a few million tracks.
+
+    Args:
+        sample: the sample.
+        read: returns the batch that some rows make.
+        plan, share: as for :class:`Resident`.
+        pool_rows: tracks mixed at a time.
+        patterns: returns the missing patterns of some rows, if undersampled.
+    """
 
     def __init__(
-        self, sample: Split, read: Callable[[slice], Batch], plan: Plan | None, counts: NDArray[np.int64] | None,
-        pool_rows: int, features: Sequence[str],
+        self, sample: Split, read: Callable[[slice], Batch], plan: Plan | None, share: Share, pool_rows: int,
+        patterns: Callable[[slice], NDArray[np.uint8]] | None,
     ) -> None:  # fmt: skip
-        self.sample, self.read, self.plan, self.counts, self.features = sample, read, plan, counts, features
+        self.read, self.plan, self.share, self.patterns = read, plan, share, patterns
         self.blocks = list(sample.chunks(_ROWS))
         self.blocks_per_pool = max(1, pool_rows // _ROWS)
-        self.rows = len(sample)
-        if counts is not None:
-            present = counts.sum(axis=0) > 0
-            self.rows = int(counts.sum(axis=0)[present].min() * present.sum())
+        self.rows, self.undersampling = len(sample), None
+        if plan is not None and patterns is not None:
+            counts = np.stack([np.bincount(patterns(rows), minlength=4) for rows in self.blocks])
+            self.undersampling = Undersampling(counts, plan.seed)
+            self.rows = self.undersampling.rows
 
     def __len__(self) -> int:
-        return self.plan.count(self.rows) if self.plan else len(self.blocks)
+        return self.plan.batches(self.rows) * self.plan.share.split if self.plan else len(self.blocks)
 
     def __iter__(self) -> Iterator[Batch]:
         plan = self.plan
         if plan is None:
-            yield from read_ahead(self.read(block) for block in self.blocks)
+            for block in read_ahead(self.read(block) for block in self.blocks):
+                yield from self.share.of(*block)
             return
-        batches = self._batches(plan)
-        for number, batch in enumerate(batches):
-            if number >= len(self) * plan.world:
+        wanted = plan.batches(self.rows)
+        for number, batch in enumerate(self._batches(plan)):
+            if number >= wanted:
                 break
-            if number % plan.world == plan.rank:
-                yield batch
+            yield from plan.share.of(*batch)
 
     def _batches(self, plan: Plan) -> Iterator[Batch]:
         left: Batch | None = None
         for pool in read_ahead(self._pools(plan)):
-            encoded, classes = pool if left is None else (torch.cat([left[0], pool[0]]), torch.cat([left[1], pool[1]]))
-            whole = len(classes) // plan.batch_size * plan.batch_size
-            for part in pieces(plan.batch_size, encoded[:whole], classes[:whole]):
-                yield part[0], part[1]
-            left = encoded[whole:], classes[whole:]
+            joined = pool if left is None else tuple(map(torch.cat, zip(left, pool, strict=True)))
+            whole = len(joined[0]) // plan.batch_size * plan.batch_size
+            yield from pieces(plan.batch_size, *(tensor[:whole] for tensor in joined))
+            left = tuple(tensor[whole:] for tensor in joined)
         if left is not None and self.rows < plan.batch_size:
             yield left
 
     def _pools(self, plan: Plan) -> Iterator[Batch]:
         rng = plan.generator()
         order = rng.permutation(len(self.blocks))
-        quota = self._quota(rng)
+        spans = self.undersampling.spans(plan.epoch()) if self.undersampling else []
         for start in range(0, len(order), self.blocks_per_pool):
             chosen = order[start : start + self.blocks_per_pool]
-            parts = [self._block(int(block), quota, rng) for block in chosen]
-            encoded, classes = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-            mixed = torch.from_numpy(rng.permutation(len(classes)))
-            yield encoded.index_select(0, mixed), classes.index_select(0, mixed)
+            pool = tuple(map(torch.cat, zip(*(self._block(int(block), spans) for block in chosen), strict=True)))
+            mixed = torch.from_numpy(rng.permutation(len(pool[0])))
+            yield tuple(tensor.index_select(0, mixed) for tensor in pool)
 
-    def _quota(self, rng: np.random.Generator) -> NDArray[np.int64] | None:
-        """Return how many tracks of each pattern are drawn from each block, (blocks, patterns), if undersampled."""
-        if self.counts is None:
-            return None
-        quota = np.zeros_like(self.counts)
-        present = np.flatnonzero(self.counts.sum(axis=0))
-        for pattern in present:
-            available = self.counts[:, pattern]
-            quota[:, pattern] = rng.multivariate_hypergeometric(
-                available, self.rows // len(present), method="marginals"
-            )
-        return quota
-
-    def _block(self, block: int, quota: NDArray[np.int64] | None, rng: np.random.Generator) -> Batch:
-        encoded, classes = self.read(self.blocks[block])
-        if quota is None:
-            return encoded, classes
-        raw = np.asarray(self.sample.features[self.blocks[block]])
-        patterns = tracks.feature_pattern(raw, self.features)
-        drawn = [
-            rng.choice(np.flatnonzero(patterns == pattern), number, replace=False)
-            for pattern, number in enumerate(quota[block])
-            if number
-        ]
-        chosen = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *drawn]))
-        return encoded.index_select(0, chosen), classes.index_select(0, chosen)
+    def _block(self, number: int, spans: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+        rows = self.blocks[number]
+        batch = self.read(rows)
+        if self.undersampling is None or self.patterns is None:
+            return batch
+        chosen = torch.from_numpy(self.undersampling.chosen(number, self.patterns(rows), spans))
+        return tuple(tensor.index_select(0, chosen) for tensor in batch)
 
 
 @dataclass(frozen=True)
@@ -197,6 +227,7 @@ class Source:
         pool_rows: tracks mixed at a time when streaming.
         device: where resident tensors lie.
         scaling: how features are standardised; the data's own unless given.
+        weights: per class and missing pattern, from :func:`pidml.training.weights.balanced_weights`; None for equal.
     """
 
     prepared: PreparedDataset
@@ -206,34 +237,44 @@ class Source:
     pool_rows: int
     device: torch.device
     scaling: Scaling | None = None
+    weights: NDArray[np.float32] | None = None
 
-    def batches(self, name: str, plan: Plan | None) -> Batches:
+    def batches(self, name: str, plan: Plan | None, share: Share | None = None) -> Batches:
         """Return the sample ``name`` as batches: drawn at random by a plan, or without one in order and complete."""
         sample, scaling = self.prepared.split(name), self.scaling or self.prepared.scaling
-        names = self.prepared.features
+        share = share or Share()
 
         def read(rows: slice) -> Batch:
-            classes = class_indices(np.asarray(sample.pdg[rows]), self.species)
-            return encoded_rows(sample, rows, scaling, self.encode), torch.from_numpy(classes)
+            classes = class_indices(rows_of(sample.pdg, rows), self.species)
+            batch = encoded_rows(sample, rows, scaling, self.encode), torch.from_numpy(classes)
+            if self.weights is None:
+                return batch
+            return *batch, torch.from_numpy(self.weights[classes, patterns(rows)])
 
-        width = read(slice(0, 1))[0].shape[1]
-        undersample = plan is not None and plan.undersample
-        patterns = _patterns(sample, names) if undersample else None
-        if len(sample) * (4 * width + 8) > self.resident_bytes:
-            counts = None
-            if patterns is not None:
-                counts = np.stack([np.bincount(patterns[rows], minlength=4) for rows in sample.chunks(_ROWS)])
-            return Streamed(sample, read, plan, counts, self.pool_rows, names)
-        encoded = torch.empty((len(sample), width), device=self.device)
-        classes = torch.empty(len(sample), dtype=torch.int64, device=self.device)
+        def patterns(rows: slice) -> NDArray[np.uint8]:
+            return tracks.feature_pattern(rows_of(sample.features, rows), self.prepared.features)
+
+        undersampled = plan is not None and plan.undersample
+        if len(sample) * sum(each.itemsize * each[0].numel() for each in read(slice(0, 1))) > self.resident_bytes:
+            return Streamed(sample, read, plan, share, self.pool_rows, patterns if undersampled else None)
+        of_all = [patterns(rows) for rows in sample.chunks(_ROWS)] if undersampled else None
+        return Resident(
+            self._resident(sample, read), plan, share, np.concatenate(of_all) if of_all is not None else None
+        )
+
+    def _resident(self, sample: Split, read: Callable[[slice], Batch]) -> Batch:
+        """Return the whole sample as tensors: on the device, or in the processor's memory if it does not fit there."""
+        examples = read(slice(0, 1))
+        try:
+            tensors = _room(examples, len(sample), self.device)
+        except torch.OutOfMemoryError:
+            logger.warning("the %s sample does not fit on %s: batches are copied there", sample.name, self.device)
+            tensors = _room(examples, len(sample), torch.device("cpu"))
         for rows in sample.chunks(_ROWS):
-            encoded[rows], classes[rows] = read(rows)
-        return Resident(encoded, classes, patterns, plan)
+            for tensor, values in zip(tensors, read(rows), strict=True):
+                tensor[rows] = values
+        return tensors
 
 
-def _patterns(sample: Split, names: Sequence[str]) -> NDArray[Any]:
-    """Return every track's missing pattern, one byte each, read in chunks."""
-    result = np.empty(len(sample), np.uint8)
-    for rows in sample.chunks():
-        result[rows] = tracks.feature_pattern(np.asarray(sample.features[rows]), names)
-    return result
+def _room(examples: Batch, rows: int, device: torch.device) -> Batch:
+    return tuple(torch.empty((rows, *each.shape[1:]), dtype=each.dtype, device=device) for each in examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import sys
@@ -9,27 +10,33 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 
-from pidml.data.prepared import PreparedDataset
+from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.identity import digest
 from pidml.models import Inputs, Network, build
 from pidml.models.base import Derived
 from pidml.response.files import state_digest
 from pidml.spec import JobSpec
 from pidml.training.adaptation import initial_adversary
-from pidml.training.batches import Plan, Source
+from pidml.training.batches import Plan, Share, Source
+from pidml.training.memory import with_smaller_parts
 from pidml.training.module import TrainingModule
 from pidml.training.objective import output_count
 from pidml.training.paired_batches import with_experimental
+from pidml.training.processes import Environment, Member, companions, joined
 from pidml.training.record import CHECKPOINT, AfterEpoch, Record, Recorder
+from pidml.training.warm_start import description, start_from
+from pidml.training.weights import sample_weights
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +46,8 @@ RESIDENT_BYTES = 4 * 2**30
 INPUT_TRACKS = 200_000
 #: Tracks mixed at a time when streaming.
 POOL_ROWS = 2_000_000
-#: Lightning calls something of PyTorch that PyTorch has deprecated; it is not ours to change.
-_FOREIGN_WARNING = r".*isinstance\(treespec, LeafSpec\).*"
+#: Lightning and PyTorch call what PyTorch has deprecated; it is not ours to change.
+_FOREIGN_WARNINGS = (r".*isinstance\(treespec, LeafSpec\).*", r".*torch\.jit\.script_method.* is deprecated.*")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,25 @@ class Fit:
     record: Record
     device: str
     resumed_epochs: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be fitted; the arguments of :func:`fit`, as every process that takes part gets them."""
+
+    prepared: PreparedDataset
+    job: JobSpec
+    species: tuple[str, ...]
+    work_dir: Path
+    resident_bytes: int
+    pool_rows: int
+    experimental: PreparedDataset | None = None
+    derived: tuple[Derived, ...] = ()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the checkpoint of the last epoch lies."""
+        return self.work_dir / CHECKPOINT
 
 
 def fit(
@@ -81,32 +107,32 @@ def fit(
     Raises:
         Interrupted: ``after_epoch`` asked for a stop.
         Diverged: the loss became NaN or infinite.
+        OutOfMemory: memory does not suffice, however small the parts of a batch are.
+        WarmStartError: the weights to start from do not fit.
+        ToolMissing: the network shall be compiled, and there is no compiler.
     """
+    request = Request(prepared, job, tuple(species), work_dir, resident_bytes, pool_rows, experimental, tuple(derived))
     work_dir.mkdir(parents=True, exist_ok=True)
-    network = initial_network(prepared, job, species, derived)
-    record = _recorded(work_dir / CHECKPOINT, fingerprint(prepared, job, species, experimental, derived))
+    network, record = initial_network(prepared, job, species, derived), recorded(request)
     resumed = len(record.rows)
-    trainer = _trainer(job, work_dir)
-    if resumed:
-        logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, work_dir / CHECKPOINT)
     if not record.finished:
-        source = Source(
-            prepared, species, network.encode, resident_bytes, pool_rows, trainer.strategy.root_device, prepared.scaling
-        )
-        _run(trainer, network, record, source, job, work_dir, after_epoch, experimental)
+        alone = max(1, job.training.batch_size // job.training.devices)
+        with_smaller_parts(lambda split: _attempt(request, split, after_epoch), record.split, alone)
+        record = recorded(request)
     network.load_state_dict(record.best_state)
-    return Fit(network.cpu().eval(), record, _device_name(trainer), resumed)
+    return Fit(network.eval(), record, record.device, resumed)
 
 
 def initial_network(
     prepared: PreparedDataset, job: JobSpec, species: Sequence[str], derived: Sequence[Derived] = ()
 ) -> Network:
-    """Return the network before training; its weights depend on the job's seed alone."""
+    """Return the network before training; its weights depend on the job's seed and the warm start alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         inputs = Inputs.of(prepared.scaling, derived)
         network = build(job.model, inputs, output_count(job.training.objective, len(species)))
-    sample = np.asarray(prepared.split("train").features[:INPUT_TRACKS])
+    sample = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
+    start_from(network, job, species, prepared.features)
     network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
     return network
 
@@ -132,9 +158,11 @@ def fingerprint(
     )
 
 
-def _recorded(checkpoint: Path, identity: str) -> Record:
+def recorded(request: Request) -> Record:
     """Return the record in a checkpoint of this very fit, else an empty one."""
-    fresh = Record(identity)
+    checkpoint = request.checkpoint
+    given = request.species, request.experimental, request.derived
+    fresh = Record(fingerprint(request.prepared, request.job, *given))
     if not checkpoint.is_file():
         return fresh
     try:
@@ -143,61 +171,90 @@ def _recorded(checkpoint: Path, identity: str) -> Record:
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         logger.warning("%s cannot be read (%s): training starts afresh", checkpoint, error)
         return fresh
-    if record.fingerprint != identity:
+    if record.fingerprint != fresh.fingerprint:
         logger.info("%s belongs to other settings or data: training starts afresh", checkpoint)
         return fresh
     return record
 
 
-def _trainer(job: JobSpec, work_dir: Path) -> pl.Trainer:
+def _attempt(request: Request, split: int, after_epoch: AfterEpoch | None) -> None:
+    """Fit in as many processes as the job says, from the last completed epoch on."""
+    devices = request.job.training.devices
+    if devices == 1:
+        _run(request, split, None, after_epoch)
+        return
+    with companions(devices, partial(_take_part, request, split)) as member:
+        _take_part(request, split, member, after_epoch)
+
+
+def _take_part(request: Request, split: int, member: Member, after_epoch: AfterEpoch | None = None) -> None:
+    with joined(member, "nccl" if torch.cuda.is_available() and request.job.training.accelerator != "cpu" else "gloo"):
+        _run(request, split, member, after_epoch)
+
+
+def _trainer(job: JobSpec, work_dir: Path, split: int, member: Member | None) -> pl.Trainer:
     spec = job.training
     on_terminal = sys.stderr.isatty()
+    plugins: list[Any] = [Environment(member) if member else LightningEnvironment()]
+    on_cpu = spec.accelerator == "cpu" or not torch.cuda.is_available()
+    if half := spec.precision == "16-mixed" and on_cpu:  # Lightning itself would silently take bf16
+        plugins.append(MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))
     with _quiet():
         return pl.Trainer(
             max_epochs=spec.max_epochs,
             accelerator=spec.accelerator,
             devices=spec.devices,
-            strategy="auto" if spec.devices == 1 else "ddp_spawn",
-            precision=spec.precision,
+            # Buffers are each process's own: sums of its losses, and constants.
+            strategy=DDPStrategy(forward_sync_buffers=False) if member else "auto",
+            accumulate_grad_batches=split,
+            precision=None if half else spec.precision,
             gradient_clip_val=spec.gradient_clip or None,
             logger=False,  # the history is written by the recorder, once per epoch, and survives a resume
             enable_checkpointing=False,  # so is the checkpoint, atomically
             enable_model_summary=False,
             enable_progress_bar=on_terminal,
             callbacks=[TQDMProgressBar(refresh_rate=50)] if on_terminal else [],
-            # Inside a batch job, too, this process alone starts what it needs.
-            plugins=[LightningEnvironment()],
+            plugins=plugins,  # inside a batch job, too, this process alone starts what it needs
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             default_root_dir=work_dir,
         )
 
 
-def _run(
-    trainer: pl.Trainer, network: Network, record: Record, source: Source, job: JobSpec, work_dir: Path,
-    after_epoch: AfterEpoch | None, experimental: PreparedDataset | None,
-) -> None:  # fmt: skip
-    plan = Plan(
-        job.training.batch_size, job.seed, lambda: trainer.current_epoch, job.training.undersample,
-        trainer.global_rank, trainer.world_size,
+def _run(request: Request, split: int, member: Member | None, after_epoch: AfterEpoch | None) -> None:
+    """Fit in this process, alone or as a member of several."""
+    prepared, job, species = request.prepared, request.job, request.species
+    network, record = initial_network(prepared, job, species, request.derived), recorded(request)
+    record.split = split
+    trainer = _trainer(job, request.work_dir, split, member)
+    record.device = _device_name(trainer)
+    if record.rows:
+        logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, request.checkpoint)
+    encoder = copy.deepcopy(network)  # stays where the data are read while the network is on its device
+    source = Source(
+        prepared, species, encoder.encode, request.resident_bytes, request.pool_rows, trainer.strategy.root_device,
+        prepared.scaling, sample_weights(prepared, job.training, species),
     )  # fmt: skip
-    batches, validation = source.batches("train", plan), source.batches("validation", None)
-    tracks_per_epoch = min(batches.rows, len(batches) * plan.batch_size * plan.world)
+    share = Share(member.rank, member.world, split) if member else Share(split=split)
+    plan = Plan(job.training.batch_size, job.seed, lambda: trainer.current_epoch, job.training.undersample, share)
+    batches, validation = source.batches("train", plan), source.batches("validation", None, share.whole)
+    steps, batch_rows = plan.batches(batches.rows), min(batches.rows, plan.batch_size)
     loaders: tuple[Any, Any] = batches, validation
     adversary = None
     if job.adaptation.active:
-        assert experimental is not None
-        others = replace(source, prepared=experimental)
+        assert request.experimental is not None
+        others = replace(source, prepared=request.experimental, weights=None)
         loaders = with_experimental(job.adaptation, batches, validation, others, plan)
-        adversary = initial_adversary(job, network, job.training.max_epochs * len(batches))
-    module = TrainingModule(network, job.training, len(batches), adversary)
-    trainer.callbacks.append(Recorder(record, work_dir, job.seed, tracks_per_epoch, after_epoch))  # type: ignore[attr-defined]
+        adversary = initial_adversary(job, network, job.training.max_epochs * steps)
+    given = description(job.model.identity(), job.training.objective, species, prepared.features, job.dataset.derive)
+    recorder = Recorder(record, request.work_dir, job.seed, steps * batch_rows, after_epoch, given)
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     with _quiet():
         trainer.fit(
-            module,
+            TrainingModule(network, job.training, steps, batch_rows, share.world * share.split, adversary),
             train_dataloaders=loaders[0],
             val_dataloaders=loaders[1],
-            ckpt_path=work_dir / CHECKPOINT if record.rows else None,
+            ckpt_path=request.checkpoint if record.rows else None,
             weights_only=True,
         )
 
@@ -208,7 +265,8 @@ def _quiet() -> Iterator[None]:
     names = ("lightning.pytorch", "lightning.fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_FOREIGN_WARNING)
+        for message in _FOREIGN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         for name in names:

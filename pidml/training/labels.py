@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pidml.data.prepared import PreparedDataset, Split
+from pidml.data.prepared import PreparedDataset, Split, rows_of
 from pidml.errors import NoLabels, NoTracks, SpeciesAbsent
 from pidml.species import by_name
 
@@ -55,5 +55,5 @@ def species_counts(sample: Split, species: Sequence[str]) -> list[int]:
     """Return the number of tracks of each species, read in chunks."""
     counts = np.zeros(len(species) + 1, np.int64)
     for rows in sample.chunks():
-        counts += np.bincount(class_indices(np.asarray(sample.pdg[rows]), species), minlength=len(counts))
+        counts += np.bincount(class_indices(rows_of(sample.pdg, rows), species), minlength=len(counts))
     return [int(count) for count in counts[:-1]]

@@ -17,7 +17,8 @@ _MOST_PASSES = 1_000_000
 
 @dataclass
 class Paired:
-    """Training batches ``(encoded, classes, experimental)``: classes are those of the simulated tracks ``encoded``.
+    """Training batches: those of the simulated tracks, ``(encoded, classes)`` or ``(encoded, classes, weights)``, with
+    the encoded features of experimental tracks as one more item at the end.
 
     The simulated sample decides how long an epoch is; the experimental one is gone through as often as need be, each
     time in an order of its own that depends on the seed, the epoch and the pass alone.
@@ -37,22 +38,22 @@ class Paired:
     def __len__(self) -> int:
         return len(self.simulated)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         with closing(self._endless()) as experimental:
-            for encoded, classes in self.simulated:
-                yield encoded, classes, next(experimental)
+            for batch in self.simulated:
+                yield *batch, next(experimental)
 
     def _endless(self) -> Generator[Tensor]:
         self._pass = 0
         while True:
-            for encoded, _ in self._experimental:
+            for encoded, *_ in self._experimental:
                 yield encoded
             self._pass += 1
 
 
 @dataclass(frozen=True)
 class Followed:
-    """Validation batches ``(encoded, classes)`` of the simulation, then ``(encoded,)`` of the experimental sample."""
+    """Validation batches of the simulation, then ``(encoded,)`` of the experimental sample."""
 
     simulated: Batches
     experimental: Batches
@@ -60,9 +61,9 @@ class Followed:
     def __len__(self) -> int:
         return len(self.simulated) + len(self.experimental)
 
-    def __iter__(self) -> Iterator[Batch | tuple[Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         yield from self.simulated
-        for encoded, _ in self.experimental:
+        for encoded, *_ in self.experimental:
             yield (encoded,)
 
 
@@ -81,4 +82,6 @@ def with_experimental(
     """
     beside = adaptation.fraction / (1 - adaptation.fraction)
     own = replace(plan, batch_size=max(1, round(plan.batch_size * beside)))
-    return Paired(train, experimental, own), Followed(validation, experimental.batches("validation", None))
+    return Paired(train, experimental, own), Followed(
+        validation, experimental.batches("validation", None, plan.share.whole)
+    )

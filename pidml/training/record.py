@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pidml.atomic import atomic_file, write_text
 from pidml.errors import Diverged, Interrupted
 from pidml.training.adaptation import balanced, coefficient_at
 from pidml.training.module import TrainingModule
+from pidml.training.warm_start import CHECKPOINT_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Record:
         reference: validation loss that the next improvement is measured against.
         waited: epochs without improvement.
         finished: whether the training came to its end.
+        split: parts in which a process takes its share of a batch; more than 1 after memory ran out.
+        device: name of the device that trained last.
     """
 
     fingerprint: str
@@ -69,6 +72,8 @@ class Record:
     reference: float = math.inf
     waited: int = 0
     finished: bool = False
+    split: int = 1
+    device: str = ""
 
     def add(self, row: Epoch, patience: int, min_improvement: float) -> bool:
         """Take in an epoch; return whether it is the best so far. Sets ``finished`` if patience is at its end.
@@ -124,11 +129,14 @@ class Recorder(pl.Callback):
         seed: random choices inside the network (dropout) in an epoch depend on this and on the epoch's number alone.
         tracks_per_epoch: for the figures of speed.
         after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
+        description: what the weights in the checkpoint are of, for a later warm start.
     """
 
     def __init__(
-        self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int, after_epoch: AfterEpoch | None = None
-    ) -> None:
+        self, record: Record, work_dir: Path, seed: int, tracks_per_epoch: int,
+        after_epoch: AfterEpoch | None = None, description: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.description = dict(description or {})
         self.record, self.work_dir, self.seed, self.tracks_per_epoch = record, work_dir, seed, tracks_per_epoch
         self.after_epoch = after_epoch
         self._started = self._seconds = 0.0
@@ -136,6 +144,15 @@ class Recorder(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning puts into the checkpoint."""
         return self.record.state()
+
+    def on_save_checkpoint(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002 - Lightning passes it
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Say in the checkpoint what its weights are of."""
+        checkpoint[CHECKPOINT_KEY] = self.description
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, the sums and the random numbers."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pidml.atomic import explained, write_json, write_text
-from pidml.data.prepared import PreparedDataset
+from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.errors import TrainingError
 from pidml.models import Network
 from pidml.models.base import Derived
@@ -46,6 +46,7 @@ class TrainingSummary:
         training_seconds: time spent in training steps, all epochs, whichever process ran them.
         wall_seconds: time that this process took for everything.
         device: name of the device.
+        parts: parts in which each process took its share of a batch; more than 1 after memory ran out.
         calibration: the correction folded into the network's last layer, and the loss before and after.
         thresholds: certainty from which a track is accepted, per species.
         validation_f1: F1 on the validation sample at that threshold.
@@ -62,6 +63,7 @@ class TrainingSummary:
     training_seconds: float
     wall_seconds: float
     device: str
+    parts: int
     calibration: Calibration
     thresholds: dict[str, float]
     validation_f1: dict[str, float]
@@ -107,6 +109,9 @@ def train(
         ToolMissing: the library that fits this architecture is not installed.
         Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
+        OutOfMemory: memory does not suffice, however small the parts of a batch are.
+        WarmStartError: the weights to start from do not fit.
+        ToolMissing: the network shall be compiled, and there is no compiler.
     """
     started = time.perf_counter()
     check_labels(prepared, species)
@@ -144,9 +149,9 @@ def _calibrated(
     """Calibrate the network in place; return the correction, and per species the best threshold and its F1."""
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
-    standardised = torch.from_numpy(prepared.scaling.apply(np.asarray(validation.features[rows])))
+    standardised = torch.from_numpy(prepared.scaling.apply(rows_of(validation.features, rows)))
     logits = torch.cat([network(part) for (part,) in pieces(network.evaluation_batch, standardised)])
-    classes = class_indices(np.asarray(validation.pdg[rows]), species)
+    classes = class_indices(rows_of(validation.pdg, rows), species)
     with torch.enable_grad():
         calibration = calibrate(objective, logits, torch.from_numpy(classes))
     factor, offset = torch.tensor(calibration.factor), torch.tensor(calibration.offset)
@@ -173,6 +178,7 @@ def _summary(
         training_seconds=sum(row.seconds for row in rows),
         wall_seconds=wall_seconds,
         device=result.device,
+        parts=result.record.split,
         calibration=calibration,
         thresholds=thresholds,
         validation_f1=f1,

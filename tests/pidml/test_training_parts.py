@@ -13,7 +13,7 @@ from pidml.errors import NoTracks, SpeciesAbsent, TrainingError
 from pidml.models import Inputs, build
 from pidml.spec.model_sections import Model, Training
 from pidml.species import TARGET_NAMES
-from pidml.training.batches import Plan, Source
+from pidml.training.batches import Plan, Share, Source
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.objective import certainty, loss
 from pidml.training.readahead import read_ahead
@@ -168,10 +168,20 @@ def test_undersampling_equalises_patterns_and_draws_afresh(prepared, resident):
     assert common < 0.6  # rarest pattern is there again, common ones are not
 
 
-def test_processes_share_an_epoch_without_overlap(prepared):
-    parts = [drawn(prepared, 2**40, 0, rank=rank, world=2)[0] for rank in (0, 1)]
-    whole, _ = drawn(prepared, 2**40, 0)
+@pytest.mark.parametrize("resident", [2**40, 0], ids=["resident", "streamed"])
+def test_processes_and_parts_together_are_the_same_batches(prepared, resident):
+    whole, _ = drawn(prepared, resident, 0)
+    parts = [drawn(prepared, resident, 0, share=Share(rank, 2, 3))[0] for rank in (0, 1)]
+    assert len(parts[0]) + len(parts[1]) == len(whole)
     np.testing.assert_array_equal(fingerprints(torch.cat(parts)), fingerprints(whole))
+    first = torch.cat([part[:n] for part, n in zip(parts, (501, 499), strict=True)])
+    np.testing.assert_array_equal(fingerprints(first), fingerprints(whole[:1000]))
+
+
+def test_a_batch_that_cannot_be_divided_is_named(prepared):
+    plan = Plan(3, 5, lambda: 0, share=Share(0, 2, 2))
+    with pytest.raises(TrainingError, match="a batch of 3 tracks cannot be divided into 4 parts"):
+        len(source(prepared, 2**40).batches("train", plan))
 
 
 def test_read_ahead_keeps_order_and_passes_errors_on():

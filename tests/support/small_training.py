@@ -1,6 +1,6 @@
 """Runs a small training in a process of its own, which can end itself in the middle as by ``kill -9``.
 
-Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE[+METHOD] [step N | epoch N | block N]
+Usage: python small_training.py PREPARED WORK OUT ARCHITECTURE[+METHOD] [step N | epoch N | block N] [DEVICES]
 
 With a METHOD of domain adaptation the network is adapted to the samples in ``experimental`` beside PREPARED.
 """
@@ -77,14 +77,16 @@ def die_after_block(number: int) -> None:
     blocks._save = save
 
 
-def main(prepared: str, work: str, out: str, architecture: str, kind: str = "", number: str = "0") -> None:
+def main(
+    prepared: str, work: str, out: str, architecture: str, kind: str = "", number: str = "0", devices: str = "1"
+) -> None:
     """Train, and die where asked to."""
     torch.set_num_threads(1)
     if kind:
         {"step": die_at_step, "epoch": die_after_epoch, "block": die_after_block}[kind](int(number))
     Path(out).mkdir(parents=True)
     architecture, _, method = architecture.partition("+")
-    job, experimental = small_job(architecture), None
+    job, experimental = small_job(architecture, devices=int(devices)), None
     if method:
         job, experimental = adapting(job, method), PreparedDataset.open(Path(prepared).with_name("experimental"))
     data = PreparedDataset.open(prepared)

@@ -195,6 +195,7 @@ OTHER_VALUES: dict[str, Any] = {
     "adaptation.method": "cdan",
     "adaptation.files": ["/alice/data/2024/LHC24ag/1/AOD/002/AO2D.root"],
     "adaptation.require": 0.5,
+    "training.warm_start": __file__,  # any file: its content counts
 }
 #: Where something runs; what a batch job asks for (``resources``) is left out too.
 WITHOUT_EFFECT = {"training.accelerator", "training.devices"} | {

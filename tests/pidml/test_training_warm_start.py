@@ -1,0 +1,121 @@
+"""Weights to start from: those that fit are taken, all others are refused by name, and they count by content."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from support.prepared_data import write_prepared
+from support.small_training import small_job
+
+from pidml import tracks
+from pidml.errors import WarmStartError
+from pidml.spec import load_job
+from pidml.species import TARGET_NAMES
+from pidml.training import load_classifier, train
+from pidml.training.fit import initial_network
+from pidml.training.record import CHECKPOINT
+
+torch.set_num_threads(1)
+ARCHITECTURES = ["masked-mlp", "attention", "ensemble", "mlp"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("data") / "set", (4000, 2000, 500))
+
+
+@pytest.fixture(scope="module")
+def first(prepared, tmp_path_factory):
+    """Train every architecture once; returns their folders by name, each with ``out`` and ``work``."""
+    folders = {}
+    for name in ARCHITECTURES:
+        folder = folders[name] = tmp_path_factory.mktemp(name)
+        (folder / "out").mkdir()
+        train(prepared, small_job(name, max_epochs=2), TARGET_NAMES, folder / "work", folder / "out")
+    return folders
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_starts_where_the_other_ended(prepared, first, architecture):
+    place = first[architecture] / "out"
+    network = initial_network(prepared, small_job(architecture, warm_start=str(place)), TARGET_NAMES).eval()
+    features = prepared.scaling.apply(np.asarray(prepared.split("test").features))
+    scores = torch.sigmoid(network(torch.from_numpy(features))).detach().numpy()
+    np.testing.assert_allclose(
+        scores, load_classifier(place).predict(prepared.split("test").features), rtol=0, atol=1e-6
+    )
+
+
+def test_a_warm_start_is_ahead_of_a_cold_one(prepared, first, tmp_path):
+    settings = {"max_epochs": 1, "schedule": "constant", "learning_rate": 1e-3}
+    losses = {}
+    for name, place in (("cold", ""), ("warm", str(first["masked-mlp"] / "out" / "model.pt"))):
+        (tmp_path / name).mkdir()
+        job = small_job(warm_start=place, **settings)
+        losses[name] = train(prepared, job, TARGET_NAMES, tmp_path / f"{name}.work", tmp_path / name).validation_loss
+    assert losses["warm"] < 0.7 * losses["cold"]
+
+
+def test_a_checkpoint_gives_the_weights_of_its_best_epoch(prepared, first):
+    checkpoint = first["masked-mlp"] / "work" / CHECKPOINT
+    network = initial_network(prepared, small_job(warm_start=str(checkpoint)), TARGET_NAMES)
+    best = torch.load(checkpoint, weights_only=True)["callbacks"]["Recorder"]["best_state"]
+    assert all(torch.equal(value, best[name]) for name, value in network.state_dict().items())
+
+
+def test_of_several_networks_each_takes_its_own(prepared, tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in ("kaon", "pion"):
+        (tmp_path / name).mkdir()
+        train(prepared, small_job(max_epochs=1), [name], tmp_path / f"{name}.work", tmp_path / name)
+        shutil.copy(tmp_path / name / "model.pt", bundle / f"model_{name}.pt")
+    network = initial_network(prepared, small_job(warm_start=str(bundle)), ["pion"])
+    state = torch.load(tmp_path / "pion" / "model.pt", weights_only=True)["state"]
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    with pytest.raises(WarmStartError, match=r"species is \['kaon'\] there, \['proton'\] here"):
+        initial_network(prepared, small_job(warm_start=str(bundle)), ["proton"])
+
+
+def test_what_does_not_fit_is_refused_with_the_difference(prepared, first, tmp_path):
+    place = str(first["masked-mlp"] / "out")
+    with pytest.raises(WarmStartError, match=r"model\.architecture is masked-mlp there, attention here"):
+        initial_network(prepared, small_job("attention", warm_start=place), TARGET_NAMES)
+    with pytest.raises(WarmStartError, match=r"training\.objective is binary there, softmax here"):
+        initial_network(prepared, small_job(objective="softmax", warm_start=place), TARGET_NAMES)
+    job = small_job(warm_start=place)
+    wider = job.model_copy(update={"model": job.model.model_copy(update={"hidden": (24, 24)})})
+    with pytest.raises(WarmStartError, match=r"model.hidden is \[24, 16\] there, \[24, 24\] here"):
+        initial_network(prepared, wider, TARGET_NAMES)
+    fewer = write_prepared(tmp_path / "fewer", (500, 100, 10), features=tracks.FEATURES[:-1])
+    with pytest.raises(WarmStartError, match="features is"):
+        initial_network(fewer, job, TARGET_NAMES)
+    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 not a model")
+    with pytest.raises(WarmStartError, match="holds no weights that can be read"):
+        initial_network(prepared, small_job(warm_start=str(tmp_path / "model.pt")), TARGET_NAMES)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(WarmStartError, match=f"there is no {tmp_path}/model.pt"):
+        small_job(warm_start=str(tmp_path / "model.pt")).training.identity()
+    with pytest.raises(WarmStartError, match="holds no model"):
+        small_job(warm_start=str(tmp_path)).training.identity()
+
+
+def test_weights_count_by_their_content_wherever_they_lie(first, tmp_path):
+    source = first["masked-mlp"] / "out" / "model.pt"
+    copy = tmp_path / "model.pt"
+    shutil.copy(source, copy)
+    identities = [small_job(warm_start=str(path)).training.identity() for path in (source, copy, tmp_path)]
+    assert identities[0] == identities[1] == identities[2]
+    shutil.copy(first["attention"] / "out" / "model.pt", copy)
+    assert small_job(warm_start=str(copy)).training.identity() != identities[0]
+    assert small_job().training.identity()["warm_start"] == []
+
+
+def test_a_relative_path_is_meant_from_the_job_file(tmp_path, monkeypatch):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"training": {"warm_start": "earlier/model.pt"}}))
+    monkeypatch.chdir("/")
+    assert load_job(str(tmp_path / "job.yaml")).training.warm_start == str(tmp_path / "earlier" / "model.pt")
