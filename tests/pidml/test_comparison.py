@@ -22,12 +22,12 @@ from pidml.comparison.contestants import entrants
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import BundleError, MissingColumn, NoTracks, UnfairComparison
 from pidml.evaluation import metrics
-from pidml.evaluation.benchmark import run_benchmark
+from pidml.evaluation.benchmark import judge, read_thresholds
 from pidml.evaluation.delong import auc_difference, auc_error, placements
 from pidml.export import export_bundle
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
-from pidml.training import train
+from pidml.training import load_classifier, train
 
 
 def contestant(prepared: PreparedDataset, name: str = "other", **job: Any) -> Contestant:
@@ -171,7 +171,8 @@ def test_a_model_does_not_differ_from_its_twin_but_from_a_worse_one(compared):
 def test_figures_of_merit_are_those_of_the_benchmark(compared, tmp_path):
     contestants, record, _ = compared
     first = contestants[0]
-    alone = run_benchmark(first.prepared, first.trained, first.job, tmp_path)
+    predict, thresholds = load_classifier(first.trained).predict, read_thresholds(first.trained)
+    alone = judge(first.prepared, predict, thresholds, first.job, tmp_path, draw=False)
     for name in TARGET_NAMES:
         own = alone["species"][name]["network"]["all"]["overall"]
         found = record["species"][name]["trained"]["all"]["overall"]
