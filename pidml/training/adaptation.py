@@ -100,6 +100,8 @@ class Adversary(nn.Module):
         width = network.output.in_features
         if adaptation.method == "cdan":
             width *= network.output.out_features + (objective == "binary")
+        # Without it the network would hide the domains from the discriminator in values that are small beside others.
+        self.normalised = nn.BatchNorm1d(network.output.in_features, affine=False)
         self.hidden, last = perceptron(width, adaptation.hidden, 0.0)
         self.output = nn.Linear(last, 1)
         self.register_buffer("validation_sum", torch.zeros(2, 3, dtype=torch.float64), persistent=False)
@@ -112,7 +114,7 @@ class Adversary(nn.Module):
             logits: the network's; they are a condition (cdan), no gradient reaches them.
             coefficient: weight of the reversed gradient.
         """
-        seen = reverse_gradient(latent.float(), coefficient)
+        seen = self.normalised(reverse_gradient(latent.float(), coefficient))
         if self.adaptation.method == "cdan":
             outcomes = predicted(self.objective, logits.detach().float())
             seen = (seen[:, :, None] * outcomes[:, None, :]).flatten(1)
