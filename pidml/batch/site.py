@@ -124,8 +124,8 @@ def profile_file(name: str) -> Path:
     return path.absolute()
 
 
-def read_profile(name: str) -> Site:
-    """Read a profile by its name or path; environment variables in its values are expanded.
+def read_profile(name: str, environ: Mapping[str, str] = os.environ) -> Site:
+    """Read a profile by its name or path; variables of ``environ`` in its values are expanded.
 
     Raises:
         ConfigError: it does not exist, cannot be parsed, or holds something that is not allowed.
@@ -139,5 +139,10 @@ def read_profile(name: str) -> Site:
         raise ConfigError(f"{path}: cannot be read: {error}", "it is an INI file as law reads it") from error
     if not parser.has_section(SECTION):
         raise ConfigError(f"{path}: no section [{SECTION}]", f"start from a profile: {', '.join(profile_names())}")
-    options = {key: os.path.expandvars(value or "") for key, value in parser.items(SECTION)}
+    options = {key: _expanded(value or "", environ) for key, value in parser.items(SECTION)}
     return Site.from_options({"name": path.stem} | options, str(path))
+
+
+def _expanded(text: str, environ: Mapping[str, str]) -> str:
+    """Return a text with ``$NAME`` and ``${NAME}`` replaced where the variable is set."""
+    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: environ.get(match[1] or match[2], match[0]), text)

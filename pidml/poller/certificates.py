@@ -9,34 +9,16 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pidml.ccdb.access import Access
 from pidml.errors import PidmlError
+from pidml.poller.checks import Check
 
 DAY = 86_400.0
 _PROGRAM_SECONDS = 20.0
 _CCDB = "CCDB certificate"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at.
-
-    Attributes:
-        name: what was looked at.
-        outcome: ok, warning (works with less) or failed (does not work).
-        found: what was found.
-        advice: what to do, empty if nothing.
-    """
-
-    name: str
-    outcome: Literal["ok", "warning", "failed"]
-    found: str
-    advice: str = ""
 
 
 def server_certificate(base_url: str) -> Check:

@@ -17,13 +17,13 @@ from pidml.atomic import write_text
 from pidml.errors import PidmlError
 from pidml.fetch import FetchOptions
 from pidml.poller.certificates import (
-    Check,
     ccdb_certificate,
     certificate_file,
     grid_credentials,
     run_program,
     server_certificate,
 )
+from pidml.poller.checks import Check, site_checks
 from pidml.poller.disk import free_bytes
 from pidml.poller.lock import poller_running
 from pidml.producer.containers import records_of
@@ -43,7 +43,7 @@ def doctor(settings: Settings) -> list[Check]:
         checks += _server(settings)
     environ = dict(settings.extra) | os.environ
     checks += [*_grid(settings), *ccdb_certificate(environ), _tools(environ), *_producer(settings, environ)]
-    return [*checks, *_containers(settings), *_scheduler(settings), _gpu()]
+    return [*checks, *_containers(settings), *_scheduler(settings, environ), _gpu()]
 
 
 def _configuration(settings: Settings) -> Iterator[Check]:
@@ -181,14 +181,13 @@ def _containers(settings: Settings) -> Iterator[Check]:
         yield Check("containers", "warning", f"on the record as running: {', '.join(names)}", advice)
 
 
-def _scheduler(settings: Settings) -> Iterator[Check]:
+def _scheduler(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
+    if settings.site:
+        yield from site_checks(settings.site, settings.store, environ=environ)
+        return
     found = [name for name in ("condor_submit", "sbatch") if shutil.which(name)]
-    if settings.site and not found:
-        yield Check(
-            "scheduler", "warning", f"site {settings.site!r} is set, no batch system is found", "unset PIDML_SITE"
-        )
-    else:
-        yield Check("scheduler", "ok", ", ".join(found) or "none; jobs run here")
+    there = f"{', '.join(found)} found, not used (PIDML_SITE is not set): " if found else ""
+    yield Check("scheduler", "ok", f"{there}jobs run here")
 
 
 def _gpu() -> Check:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from pidml.batch.site import Site, profile_names, read_profile
 from pidml.batch.status import Cause, State
 from pidml.batch.submission import htcondor_lines, job_environment, raised, slurm_lines
 from pidml.batch.summary import summary_lines
-from pidml.errors import BatchError, ConfigError, ToolMissing
+from pidml.errors import BatchError, ConfigError, DiskFull, ToolMissing
 from pidml.spec import parse_job
 from pidml.spec.resources_section import StepResources
 
@@ -218,6 +220,19 @@ def test_a_store_that_workers_cannot_see_is_refused(tmp_path: Path) -> None:
             preflight.check_store(Site(), folder)
         finally:
             folder.rmdir()
+
+
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.ENOSPC])
+def test_a_full_quota_is_said_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), str(tmp_path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskFull) as error:
+        preflight.check_site(Site(workflow="slurm"), tmp_path, 1.0)
+    assert str(tmp_path) in error.value.what
 
 
 def test_the_summary_names_branches_reasons_and_logs(tmp_path: Path) -> None:

@@ -42,10 +42,11 @@ def _take(values: dict[str, str]) -> int:
     number = spool.next_id()
     environment = dict(pair.split("=", 1) for pair in values.get("environment", '""').strip('"').split())
     executable = Path(values["executable"]).absolute()
-    inputs = [executable, *(Path(name) for name in values["transfer_input_files"].split(",") if name)]
+    inputs = [executable, *(Path(name) for name in values.get("transfer_input_files", "").split(",") if name)]
     spool.submit({
         "id": number, "kind": "condor", "name": values["+PidmlToken"].strip('"'),
-        "command": [f"./{executable.name}", *values["arguments"].split()], "inputs": [str(path) for path in inputs],
+        "command": [f"./{executable.name}", *values.get("arguments", "").split()],
+        "inputs": [str(path) for path in inputs],
         "cwd": "", "log": values.get("output", "/dev/null"), "memory": float(values["request_memory"].split()[0]),
         "minutes": float(values.get("allowed_execute_duration", 1e9)) / 60, "cores": values["request_cpus"],
         "env": environment, "state": "PENDING", "code": 0, "signal": 0, "reason": "None", "starts": 0,
