@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pidml.species import TARGETS
 
 #: All certainties at once.
 JOINT = "pid.onnx"
 MANIFEST = "manifest.json"
 COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE = "columns_for_training.json", "scaling_params.json", "thresholds.json"
+
+
+def weights_name(species: Sequence[str]) -> str:
+    """Return the name of the file with trained weights: of the only network, or of one of several.
+
+    >>> weights_name(["kaon"])
+    'model_kaon.pt'
+    """
+    return "model.pt" if len(species) == len(TARGETS) else f"model_{'_'.join(species)}.pt"
 
 
 def o2_name(species: str) -> str:

@@ -15,6 +15,7 @@ pid.onnx                      all six certainties at once, (batch, 6), in the or
 columns_for_training.json     features, in the order of the input's columns
 scaling_params.json           mean and standard deviation of the features that are standardised; others enter raw
 thresholds.json               certainty from which a track is accepted, chosen for the largest F1 on validation tracks
+model.pt or model_*.pt        trained weights for pidml, to train on from (training.warm_start)
 manifest.json                 SHA-256 and size of every file, and the facts on this page for programs
 
 Operator set {opset}, IR version {ir_version}. Any value may be NaN (missing), in any mixture within a batch.

@@ -13,14 +13,14 @@ from pidml import __version__, tracks
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
-from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, o2_name
+from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, o2_name, weights_name
 from pidml.export.onnx_files import write_onnx
 from pidml.export.readme import readme
 from pidml.export.verify import check_sample, verify
 from pidml.identity import file_checksum
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES, TARGETS
-from pidml.training.classifier import Classifier, load_classifier
+from pidml.training.classifier import MODEL_FILE, Classifier, load_classifier
 
 _FORMAT = 1
 
@@ -67,7 +67,7 @@ def export_bundle(
         difference = verify(networks, classifier.module, sample, job.export.tolerance)
         for name in TARGET_NAMES:
             shutil.copyfile(out_dir / f"{name}.onnx", out_dir / o2_name(name))
-        thresholds = _thresholds(classifier_dirs)
+        thresholds = _thresholds(classifier_dirs, out_dir)
         write_json(out_dir / COLUMNS_FILE, {"columns_for_training": list(classifier.scaling.names)})
         write_json(out_dir / SCALING_FILE, classifier.scaling.as_o2())
         write_json(out_dir / THRESHOLDS_FILE, thresholds)
@@ -92,14 +92,17 @@ def _write_networks(classifier: Classifier, job: JobSpec, out_dir: Path) -> dict
     return networks
 
 
-def _thresholds(classifier_dirs: Sequence[Path]) -> dict[str, float]:
+def _thresholds(classifier_dirs: Sequence[Path], out_dir: Path) -> dict[str, float]:
+    """Return the thresholds that training chose; copy the weights that they belong to."""
     found: dict[str, float] = {}
     for directory in classifier_dirs:
         path = Path(directory) / "thresholds.json"
         try:
-            found |= json.loads(path.read_text(encoding="utf-8"))
+            chosen = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ExportError(f"{path}: {error}", "remove the directory and rerun Train") from error
+        found |= chosen
+        shutil.copyfile(Path(directory) / MODEL_FILE, out_dir / weights_name(list(chosen)))
     return {name: found[name] for name in TARGET_NAMES}
 
 

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pidml import tracks
 from pidml.atomic import atomic_file, write_text
-from pidml.data.prepared import PreparedDataset, Split
+from pidml.data.prepared import PreparedDataset
 from pidml.errors import Diverged, Interrupted
 from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest
@@ -151,15 +150,3 @@ def tree_columns(network: Trees, prepared: PreparedDataset, features: NDArray[np
     with torch.inference_mode():
         columns: NDArray[np.float32] = network.encode(torch.from_numpy(prepared.scaling.apply(features))).numpy()
     return columns
-
-
-def pattern_weights(sample: Split, names: Sequence[str]) -> NDArray[np.float32]:
-    """Return a weight per missing pattern, (4,): with it every pattern that occurs counts as much as any other.
-
-    The mean over the tracks of the sample is 1.
-    """
-    counts = np.zeros(len(tracks.PATTERN_NAMES), np.int64)
-    for rows in sample.chunks():
-        counts += np.bincount(tracks.feature_pattern(np.asarray(sample.features[rows]), names), minlength=len(counts))
-    present = max(np.count_nonzero(counts), 1)
-    return np.asarray(len(sample) / (present * np.maximum(counts, 1)), np.float32)

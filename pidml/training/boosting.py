@@ -17,17 +17,18 @@ import torch
 from numpy.typing import NDArray
 
 from pidml import tracks
-from pidml.data.prepared import PreparedDataset, Split
+from pidml.data.prepared import PreparedDataset, Split, rows_of
 from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest, joined, tree
 from pidml.models.trees import Link, Trees
 from pidml.spec import JobSpec
-from pidml.training.blocks import BLOCK, fit_blocks, pattern_weights, tree_columns
+from pidml.training.blocks import BLOCK, fit_blocks, tree_columns
 from pidml.training.fit import Fit
 from pidml.training.fitters import library
 from pidml.training.labels import class_indices, species_counts
 from pidml.training.objective import output_count
 from pidml.training.record import AfterEpoch
+from pidml.training.weights import sample_weights
 
 _ROWS = 250_000
 
@@ -128,11 +129,13 @@ class _Boosting:
 
     def _weights(self, train: Split) -> NDArray[np.float32]:
         """Return the weight of each training track."""
-        weights, names = np.ones(len(train), np.float32), self.prepared.features
-        if self.job.training.undersample:
-            of_patterns = pattern_weights(train, names)
+        weights = np.ones(len(train), np.float32)
+        table = sample_weights(self.prepared, self.job.training, self.species, draws=False)
+        if table is not None:
             for rows in train.chunks():
-                weights[rows] = of_patterns[tracks.feature_pattern(np.asarray(train.features[rows]), names)]
+                classes = class_indices(rows_of(train.pdg, rows), self.species)
+                pattern = tracks.feature_pattern(rows_of(train.features, rows), self.prepared.features)
+                weights[rows] = table[classes, pattern]
         return weights
 
     def _table(self, name: str, **reference: Any) -> Any:

@@ -20,12 +20,13 @@ from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest, joined, rounded_down, tree
 from pidml.models.trees import Link, Trees
 from pidml.spec import JobSpec
-from pidml.training.blocks import BLOCK, fit_blocks, pattern_weights, tree_columns
+from pidml.training.blocks import BLOCK, fit_blocks, tree_columns
 from pidml.training.fit import Fit
 from pidml.training.fitters import library
 from pidml.training.labels import class_indices
 from pidml.training.objective import loss, output_count
 from pidml.training.record import AfterEpoch
+from pidml.training.weights import sample_weights
 
 #: Tracks of each sample on which losses are measured at most: the first ones (the samples' order is random).
 _LOSS_TRACKS = 100_000
@@ -59,7 +60,7 @@ class _RandomForest:
         self.sample = prepared.split("train")
         self.rows = min(len(self.sample), job.model.tree_tracks)
         self.tracks = self.rows * BLOCK
-        self.weights = pattern_weights(self.sample, prepared.features) if job.training.undersample else None
+        self.weights = sample_weights(prepared, job.training, self.species, draws=False)
         self.blocks: list[Forest] = []
         self.looked = [self._looked_at(name) for name in ("train", "validation")]
 
@@ -81,7 +82,7 @@ class _RandomForest:
         )
         weight = None
         if self.weights is not None:
-            weight = self.weights[tracks.feature_pattern(features, self.prepared.features)]
+            weight = self.weights[classes, tracks.feature_pattern(features, self.prepared.features)]
         forest.fit(tree_columns(self.network, self.prepared, features), classes, sample_weight=weight)
         self._keep(sklearn_forest(forest, self.outputs))
 

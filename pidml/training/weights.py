@@ -65,13 +65,23 @@ def balanced_weights(
     return np.asarray(weights, np.float32)
 
 
-def sample_weights(prepared: PreparedDataset, training: Training, species: Sequence[str]) -> NDArray[np.float32] | None:
-    """Return the weights that a training asks for, as :func:`balanced_weights` does, or None if it asks for none."""
+def sample_weights(
+    prepared: PreparedDataset, training: Training, species: Sequence[str], *, draws: bool = True
+) -> NDArray[np.float32] | None:
+    """Return the weights that a training asks for, as :func:`balanced_weights` does, or None if it asks for none.
+
+    Args:
+        prepared: the training sample is counted.
+        training: the settings.
+        species: species to be identified, in the order of the classes.
+        draws: whether ``undersample`` is done by drawing; if not, weights do it.
+    """
     classes, patterns = training.class_weights == "balanced", training.pattern_weights == "balanced"
+    patterns |= training.undersample and not draws
     if not (classes or patterns):
         return None
     counts = group_counts(prepared.split("train"), species, prepared.features).astype(np.float64)
-    if training.undersample:  # classes as they are in the epochs, where every pattern is as frequent as the rarest
+    if training.undersample and draws:  # classes as in the epochs, where every pattern is as frequent as the rarest
         counts *= _equal(counts, axis=0)
     return balanced_weights(counts, classes=classes, patterns=patterns)
 

@@ -50,7 +50,7 @@ def test_the_bundle_holds_what_it_should(made):
     names = {path.name for path in bundle.iterdir()}
     expected = {f"{name}.onnx" for name in TARGET_NAMES} | {"pid.onnx", "README", "manifest.json"}
     expected |= {f"attention_model_{code}.onnx" for code in ("211", "321", "2212", "0211", "0321", "02212")}
-    expected |= {"columns_for_training.json", "scaling_params.json", "thresholds.json"}
+    expected |= {"columns_for_training.json", "scaling_params.json", "thresholds.json", "model.pt"}
     assert names == expected == set(summary.files)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert set(manifest["files"]) == names - {"manifest.json"}

@@ -107,6 +107,12 @@ def test_class_weights_beside_undersampling_count_what_epochs_hold(prepared):
     np.testing.assert_allclose((drawn * weights).sum(axis=1), 4 / 7, rtol=1e-5)
 
 
+def test_undersampling_by_weights_makes_missing_patterns_count_alike(prepared):
+    weights = sample_weights(prepared, Training(undersample=True), TARGET_NAMES, draws=False)
+    counts = group_counts(prepared.split("train"), TARGET_NAMES, prepared.features)
+    np.testing.assert_allclose((counts * weights).sum(axis=0), counts.sum() / 4, rtol=1e-5)
+
+
 def calibration_error(truth, scores, bins=20):
     index = np.minimum((scores * bins).astype(int), bins - 1)
     return sum(

@@ -15,7 +15,6 @@ from support.small_training import small_job
 from pidml.errors import Interrupted, ToolMissing
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
-from pidml.training.blocks import pattern_weights
 from pidml.training.record import CHECKPOINT
 
 ARCHITECTURES = ("boosted-trees", "random-forest")
@@ -141,14 +140,15 @@ def test_one_species_alone_and_weighted_patterns(prepared, tmp_path, architectur
     assert summary.validation_f1["proton"] > 0.7
 
 
-def test_weights_make_missing_patterns_count_alike(prepared):
-    from pidml import tracks
-
-    sample = prepared.split("train")
-    patterns = tracks.feature_pattern(np.asarray(sample.features), prepared.features)
-    weights = pattern_weights(sample, prepared.features)[patterns]
-    sums = [weights[patterns == pattern].sum() for pattern in np.unique(patterns)]
-    np.testing.assert_allclose(sums, len(sample) / len(sums), rtol=1e-4)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_balanced_classes_take_certainty_from_the_rare_back(prepared, tmp_path, architecture):
+    """With weights kaons are asked for more often than they are there; calibration undoes it."""
+    offsets = {}
+    for weights in ("none", "balanced"):
+        job = small(architecture, {"rounds": 20, "trees": 20}, class_weights=weights, pattern_weights=weights)
+        summary, _ = trained(prepared, tmp_path / weights, job)
+        offsets[weights] = summary.calibration.offset[TARGET_NAMES.index("kaon")]
+    assert offsets["balanced"] < offsets["none"] - 0.5
 
 
 def test_a_forest_uses_part_of_a_large_sample(prepared, tmp_path):

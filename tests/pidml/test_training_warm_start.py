@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 from support.prepared_data import write_prepared
 from support.small_training import small_job
 
 from pidml import tracks
 from pidml.errors import WarmStartError
-from pidml.spec import load_job
+from pidml.export import export_bundle
+from pidml.export.files import weights_name
+from pidml.spec import JobSpec, load_job
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 from pidml.training.fit import initial_network
@@ -65,13 +68,28 @@ def test_a_checkpoint_gives_the_weights_of_its_best_epoch(prepared, first):
     assert all(torch.equal(value, best[name]) for name, value in network.state_dict().items())
 
 
+def test_a_bundle_holds_weights_to_start_from(prepared, first, tmp_path):
+    job = small_job()
+    export_bundle([first["masked-mlp"] / "out"], prepared, job, tmp_path / "bundle")
+    places = (tmp_path / "bundle", first["masked-mlp"] / "out")
+    states = [
+        initial_network(prepared, small_job(warm_start=str(place)), TARGET_NAMES).state_dict() for place in places
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_trees_do_not_start_from_weights():
+    with pytest.raises(ValidationError, match=r"training\.warm_start is for networks"):
+        JobSpec.model_validate({"model": {"architecture": "boosted-trees"}, "training": {"warm_start": "model.pt"}})
+
+
 def test_of_several_networks_each_takes_its_own(prepared, tmp_path):
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     for name in ("kaon", "pion"):
         (tmp_path / name).mkdir()
         train(prepared, small_job(max_epochs=1), [name], tmp_path / f"{name}.work", tmp_path / name)
-        shutil.copy(tmp_path / name / "model.pt", bundle / f"model_{name}.pt")
+        shutil.copy(tmp_path / name / "model.pt", bundle / weights_name([name]))
     network = initial_network(prepared, small_job(warm_start=str(bundle)), ["pion"])
     state = torch.load(tmp_path / "pion" / "model.pt", weights_only=True)["state"]
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
