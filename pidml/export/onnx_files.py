@@ -13,6 +13,7 @@ from torch import nn
 
 from pidml.atomic import atomic_file
 from pidml.errors import ExportError
+from pidml.models.trees import Trees
 from pidml.spec.model_sections import Export
 
 INPUT, OUTPUT = "features", "certainty"
@@ -38,6 +39,7 @@ def write_onnx(module: nn.Module, features: int, path: Path, settings: Export, n
     """
     example = torch.zeros(3, features)
     example[1] = torch.nan
+    has_trees = any(isinstance(part, Trees) for part in module.modules())
     with atomic_file(path) as temporary:
         try:
             with _quiet():
@@ -45,7 +47,7 @@ def write_onnx(module: nn.Module, features: int, path: Path, settings: Export, n
                     module, (example,), temporary, dynamo=False, opset_version=settings.opset,
                     input_names=[INPUT], output_names=[OUTPUT],
                     dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
-                    custom_opsets={_TREES: 1},
+                    custom_opsets={_TREES: 1} if has_trees else None,
                 )  # fmt: skip
             model = onnx.load(temporary)
             model.ir_version = settings.ir_version
