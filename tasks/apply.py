@@ -101,7 +101,7 @@ class ApplyModel(Step, RemoteWorkflow):
 
         folder = Path(self.bundle) if self.bundle else ExportModel.req(self).directory
         # a job is told how many cores it asked for: the profile, which may say so, stays where jobs are submitted
-        bundle = Bundle.open(folder, threads=int(os.environ.get("OMP_NUM_THREADS", 0)) if IN_JOB else 0)
+        bundle = Bundle.open(folder, threads=int(os.environ.get("OMP_NUM_THREADS", "0")) if IN_JOB else 0)
         name = f"scores.{self.format}"
         summary = apply_bundle(
             bundle,
