@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pidml.data.prepared import PreparedDataset, Split
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.paired import PairedCounts, differences, f1_ratio
+from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.spec import JobSpec, load_job
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
-from pidml.training.thresholds import best_f1_threshold
 
 MILLION = 1_000_000
 WITH_PRESET = ("masked-mlp", "attention", "boosted-trees", "random-forest")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from pidml.data.prepare import prepare
 from pidml.data.prepared import PreparedDataset, Split
+from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.simulation import TableFormat, posterior, write_track_table
 from pidml.simulation.distortion import Distortion
 from pidml.spec import JobSpec
 from pidml.species import TARGETS
 from pidml.tracks import MomentumLimits
-from pidml.training.thresholds import best_f1_threshold
 
 
 def sample(

@@ -13,12 +13,18 @@ from tasks.train import UsesNetworks
 class ExportModel(UsesNetworks):
     """Write the networks as ONNX files that O2Physics and Python read, verified by running them."""
 
-    reads = ("export",)
+    reads = ("thresholds", "export")
     uploads = (
         *((f"{species.name}.onnx", "onnx") for species in TARGETS),
         *(
             (name, "log")
-            for name in ("scaling_params.json", "columns_for_training.json", "thresholds.json", "manifest.json")
+            for name in (
+                "scaling_params.json",
+                "columns_for_training.json",
+                "thresholds.json",
+                "thresholds_pt.json",
+                "manifest.json",
+            )
         ),
     )
     upload_prefix = "export"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
+    version = 2
     reads = ("model", "training", "dataset.derive", "adaptation", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
     upload_prefix = "train"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pidml import provenance, tracks
 from pidml.apply import inputs, table
-from pidml.apply.thresholds import replaced
+from pidml.apply.thresholds import replaced, replaced_per_pt
 from pidml.apply.writers import format_of, open_writer
 from pidml.atomic import atomic_file
 from pidml.data.ahead import ahead
@@ -110,7 +110,11 @@ def apply_bundle(
     started, out, paths = time.perf_counter(), Path(out), [Path(path) for path in files]
     kind = format_of(out, fmt)
     _check_places(paths, out, overwrite)
-    bundle = replace(bundle, thresholds=replaced(bundle.thresholds, thresholds or {}))
+    bundle = replace(
+        bundle,
+        thresholds=replaced(bundle.thresholds, thresholds or {}),
+        pt_table=replaced_per_pt(bundle.pt_table, thresholds or {}),
+    )
     given = [inputs.inspect(path) for path in paths]
     inputs.require(given, _needed(bundle))
     carried = [name for name in table.CARRIED if all(name in each.columns for each in given)]
@@ -145,13 +149,13 @@ def _scored(
             features = bundle.matrix(chunk.columns)
             certainties = bundle.predict(features)
             missing = tracks.feature_pattern(features, bundle.features)
-            accepted = bundle.accepted(certainties)
+            accepted = bundle.accepted(certainties, None if bundle.pt_table is None else chunk.columns["fPt"])
             summary.count(missing, np.isfinite(certainties), accepted)
             yield chunk.read, table.rows_of(chunk, columns, bundle.species, missing, certainties, accepted)
 
 
 def _needed(bundle: Bundle) -> list[str]:
-    return list(dict.fromkeys([*bundle.features, "fP"]))
+    return list(dict.fromkeys([*bundle.features, "fP", *(["fPt"] if bundle.pt_table is not None else [])]))
 
 
 def _check_places(paths: Sequence[Path], out: Path, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pidml.errors import SpecError
 
@@ -42,3 +43,11 @@ def replaced(thresholds: Mapping[str, float], changes: Mapping[str, float]) -> d
         if not 0 <= value <= 1:
             raise SpecError(f"threshold of {name} is {value}", "a certainty lies between 0 and 1")
     return {**thresholds, **changes}
+
+
+def replaced_per_pt(table: Mapping[str, Any] | None, changes: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return the content of ``thresholds_pt.json`` with thresholds by hand in every bin of their species."""
+    if table is None:
+        return None
+    own = {name: [changes.get(name, each) for each in values] for name, values in table["thresholds"].items()}
+    return {**table, "thresholds": own}

@@ -22,6 +22,7 @@ from pidml.evaluation.delong import Placements, auc_difference, auc_error, place
 from pidml.evaluation.intervals import INTERVAL_NAME
 from pidml.evaluation.paired import PairedCounts, differences
 from pidml.evaluation.results import Method, Result, Sample, count, groups, score_table
+from pidml.evaluation.working_points import at_pt
 from pidml.export.bundle import Bundle
 from pidml.plots import models as plots
 from pidml.report.comparison import write_comparison
@@ -83,7 +84,9 @@ def _bundle(contestant: Contestant) -> Bundle:
 def _method(contestant: Contestant, bundle: Bundle, entrant: Entrant, scratch: Path) -> Method:
     scores = score_table(entrant.split, lambda rows: bundle.predict(entrant.features(rows)), scratch)
     thresholds = np.array([bundle.thresholds[name] for name in bundle.species])
-    return Method(contestant.name, contestant.name, entrant.reason, scores, thresholds)
+    table, pt = bundle.pt_table, entrant.split.column("fPt")
+    at = None if table is None else lambda rows: at_pt(thresholds, table, np.asarray(pt[rows]))
+    return Method(contestant.name, contestant.name, entrant.reason, scores, thresholds, at=at)
 
 
 def _model_record(contestant: Contestant, entrant: Entrant) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from pidml.evaluation.bayes import bayesian
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.paired import PairedCounts
-from pidml.evaluation.results import Method, Sample, best_thresholds, count, groups, score_table
+from pidml.evaluation.results import Method, Sample, Scores, count, groups, score_table
+from pidml.evaluation.working_points import WorkingPoints, chosen, read_working_points
 from pidml.plots import benchmark as plots
 from pidml.spec import JobSpec
 
@@ -36,7 +37,7 @@ def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
     Args:
         prepared: labelled data.
         train_dirs: outputs of Train: one with six outputs, or several with some species each.
-        job: its ``evaluation`` section and ``seed`` are used.
+        job: its sections ``evaluation`` and ``thresholds`` and ``seed`` are used.
         out_dir: existing directory to write into.
 
     Returns:
@@ -45,19 +46,20 @@ def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
     Raises:
         MissingColumn: the data have no labels, or no transverse momentum.
         NoTracks: the test sample is empty.
-        CorruptFile: a training output lacks its thresholds.
+        CorruptFile: a training output lacks its certainties of the validation sample.
     """
     from pidml.training import load_classifier
 
     folders = [Path(folder) for folder in train_dirs]
     classifier = load_classifier(folders)
-    return judge(prepared, classifier.predict, read_thresholds(folders), job, out_dir)
+    points = read_working_points(folders, prepared, job.thresholds)
+    return judge(prepared, classifier.predict, points, job, out_dir)
 
 
 def judge(
     prepared: PreparedDataset,
     predict: Predict,
-    thresholds: NDArray[np.float64],
+    thresholds: NDArray[np.float64] | WorkingPoints,
     job: JobSpec,
     out_dir: Path,
     *,
@@ -68,8 +70,8 @@ def judge(
     Args:
         prepared: labelled data.
         predict: raw features (tracks, features), NaN for missing → certainties (tracks, 6) in [0, 1].
-        thresholds: per target species, shape (6,); a track is accepted when certainty ≥ threshold.
-        job: its ``evaluation`` section, ``preparation.cuts`` and ``seed`` are used.
+        thresholds: per target species, shape (6,), or per bin too; a track is accepted when certainty ≥ threshold.
+        job: its sections ``evaluation`` and ``thresholds``, ``preparation.cuts`` and ``seed`` are used.
         out_dir: existing directory to write into.
         draw: whether plots are made.
     """
@@ -93,6 +95,8 @@ def judge(
     record["fraction_of_optimum"] = None
     if "optimum" not in absent:
         record["fraction_of_optimum"] = tables.fractions(_paired(sample, methods[0], methods[-1], edges), job.seed)
+    record["threshold_choice"] = thresholds.record() if isinstance(thresholds, WorkingPoints) else None
+    record["notices"] = thresholds.notices() if isinstance(thresholds, WorkingPoints) else []
     record = tables.plain(record)
     record["plots"] = plots.draw_all(results, record, out_dir) if draw else []
     with atomic_file(out_dir / "metrics.csv") as temporary:
@@ -119,9 +123,18 @@ def _labelled_test(prepared: PreparedDataset) -> Split:
     return test
 
 
-def _network(test: Split, predict: Predict, thresholds: NDArray[np.float64], scratch: Path) -> Method:
+def _network(test: Split, predict: Predict, thresholds: NDArray[np.float64] | WorkingPoints, scratch: Path) -> Method:
     scores = score_table(test, lambda rows: predict(np.asarray(test.features[rows])), scratch)
-    return Method("network", "network", "trained network, thresholds of the training output", scores, thresholds)
+    if isinstance(thresholds, WorkingPoints):
+        text = f"trained network, thresholds of {thresholds.rule.rule} on the validation sample"
+        return _cut("network", "network", text, test, scores, thresholds)
+    return Method("network", "network", "trained network, thresholds given", scores, thresholds)
+
+
+def _cut(name: str, label: str, text: str, test: Split, scores: Scores, points: WorkingPoints) -> Method:
+    """Return a method with thresholds that may depend on transverse momentum."""
+    at = (lambda rows: points.at(np.asarray(test.column("fPt")[rows]))) if points.bins else None
+    return Method(name, label, text, scores, points.thresholds, at=at)
 
 
 def _traditional(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
@@ -145,8 +158,8 @@ def _bayesian(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Pat
     validation = prepared.split("validation")
     on_validation = score_table(validation, lambda rows: made.predict(validation, rows), scratch)
     scores = score_table(test, lambda rows: made.predict(test, rows), scratch)
-    text = f"{made.description}; thresholds of largest F1 on the validation sample"
-    return Method("bayes", "Bayesian", text, scores, best_thresholds(validation, on_validation))
+    text = f"{made.description}; thresholds of {job.thresholds.rule} on the validation sample"
+    return _cut("bayes", "Bayesian", text, test, scores, chosen(job.thresholds, validation, on_validation))
 
 
 def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
@@ -158,8 +171,9 @@ def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path
     validation = prepared.split("validation")
     on_validation = score_table(validation, lambda rows: exact.predict(np.asarray(validation.features[rows])), scratch)
     scores = score_table(test, lambda rows: exact.predict(np.asarray(test.features[rows])), scratch)
-    text = "exact posterior of the simulation for the networks' inputs, thresholds of best F1 on the validation sample"
-    return Method("optimum", "exact optimum", text, scores, best_thresholds(validation, on_validation))
+    text = "exact posterior of the simulation for the networks' inputs"
+    text += f", thresholds of {job.thresholds.rule} on the validation sample"
+    return _cut("optimum", "exact optimum", text, test, scores, chosen(job.thresholds, validation, on_validation))
 
 
 def read_thresholds(train_dirs: Sequence[Path]) -> NDArray[np.float64]:

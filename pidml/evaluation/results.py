@@ -62,6 +62,7 @@ class Method:
         scores: (tracks, 6) float32; the higher, the more likely of the species.
         thresholds: (6,) float64; a track is accepted when score ≥ threshold; NaN accepts nothing.
         probabilistic: whether scores are certainties in [0, 1].
+        at: gives, for some tracks, thresholds that differ from track to track, float32 (tracks, 6).
     """
 
     name: str
@@ -70,11 +71,13 @@ class Method:
     scores: Scores
     thresholds: NDArray[np.float64]
     probabilistic: bool = True
+    at: Callable[[slice], NDArray[np.float32]] | None = None
 
     def selected(self, rows: slice) -> NDArray[np.bool_]:
         """Return the decisions on some tracks, shape (tracks, 6)."""
         # Compared in float32, the type of scores and of the networks' outputs.
-        return np.asarray(self.scores[rows] >= self.thresholds.astype(np.float32))
+        limits = self.thresholds.astype(np.float32) if self.at is None else self.at(rows)
+        return np.asarray(self.scores[rows] >= limits)
 
 
 @dataclass(frozen=True)
@@ -173,15 +176,3 @@ def _ranked(
             auc[key][target] = metrics.auc(truth[rows], scores[rows])
         curves.append(metrics.curve(truth, scores, _CURVE_POINTS))
     return auc, tuple(curves)
-
-
-def best_thresholds(split: Split, scores: Scores) -> NDArray[np.float64]:
-    """Return, per species, the threshold that maximises F1 on a split, shape (6,); NaN for a species that is absent."""
-    from pidml.training.thresholds import best_f1_threshold
-
-    result = np.full(len(TARGET_PDG), np.nan)
-    for target, pdg in enumerate(TARGET_PDG):
-        truth = np.asarray(split.pdg) == pdg
-        if truth.any():
-            result[target], _ = best_f1_threshold(truth, np.ascontiguousarray(scores[:, target]))
-    return result

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pidml import tracks
 from pidml.data.prepared import Scaling
 from pidml.errors import BundleError, MissingColumn
-from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE
+from pidml.evaluation.working_points import at_pt
+from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, THRESHOLDS_PT_FILE
 from pidml.export.runtime import BATCH, run, session
 from pidml.identity import file_checksum
 
@@ -36,6 +37,7 @@ class Bundle:
         thresholds: certainty from which a track is accepted, per species.
         limits: momenta below which TOF and TRD are hidden.
         threads: batches evaluated side by side; 0 for as many as this process may use cores.
+        pt_table: content of ``thresholds_pt.json``, None if thresholds do not depend on transverse momentum.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Bundle:
     thresholds: dict[str, float]
     limits: tracks.MomentumLimits
     threads: int = field(default=0, compare=False)
+    pt_table: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, path: Path | str, threads: int = 0) -> Bundle:
@@ -59,7 +62,8 @@ class Bundle:
         names = _json(path / COLUMNS_FILE)["columns_for_training"]
         limits = tracks.MomentumLimits(**manifest["momentum_limits"])
         scaling = Scaling.from_o2(names, _json(path / SCALING_FILE))
-        return cls(path, manifest, scaling, _json(path / THRESHOLDS_FILE), limits, threads)
+        pt_table = _json(path / THRESHOLDS_PT_FILE) if THRESHOLDS_PT_FILE in manifest["files"] else None
+        return cls(path, manifest, scaling, _json(path / THRESHOLDS_FILE), limits, threads, pt_table)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -125,11 +129,23 @@ class Bundle:
         tracks.apply_momentum_limits(own, np.asarray(columns["fP"], np.float32), self.limits)
         return np.stack([own[name] for name in self.features], axis=1)
 
-    def accepted(self, certainties: Array) -> NDArray[np.bool_]:
-        """Return which tracks are accepted as which species, (tracks, species)."""
-        cuts = np.array([self.thresholds[name] for name in self.species], np.float32)
-        result: NDArray[np.bool_] = certainties >= cuts
-        return result
+    def accepted(self, certainties: Array, pt: NDArray[Any] | None = None) -> NDArray[np.bool_]:
+        """Return which tracks are accepted as which species, (tracks, species).
+
+        Args:
+            certainties: as :meth:`predict` gives them.
+            pt: transverse momenta, GeV/c, (tracks,); needed if thresholds depend on them.
+
+        Raises:
+            BundleError: transverse momenta are needed and not given.
+        """
+        cuts = np.array([self.thresholds[name] for name in self.species])
+        if self.pt_table is not None and pt is None:
+            raise BundleError(
+                f"{self.path}: thresholds depend on transverse momentum, which is not given", "give pt, in GeV/c"
+            )
+        limits = cuts.astype(np.float32) if pt is None else at_pt(cuts, self.pt_table, pt)
+        return np.asarray(certainties >= limits)
 
 
 def _json(path: Path) -> Any:

@@ -10,6 +10,8 @@ from pidml.species import TARGETS
 JOINT = "pid.onnx"
 MANIFEST = "manifest.json"
 COLUMNS_FILE, SCALING_FILE, THRESHOLDS_FILE = "columns_for_training.json", "scaling_params.json", "thresholds.json"
+#: Only there if thresholds depend on transverse momentum.
+THRESHOLDS_PT_FILE = "thresholds_pt.json"
 
 
 def weights_name(species: Sequence[str]) -> str:

@@ -14,8 +14,8 @@ attention_model_211.onnx …    the same files under the names that O2Physics lo
 pid.onnx                      all six certainties at once, (batch, 6), in the order of the table below
 columns_for_training.json     features, in the order of the input's columns
 scaling_params.json           mean and standard deviation of the features that are standardised; others enter raw
-thresholds.json               certainty from which a track is accepted, chosen for the largest F1 on validation tracks
-model.pt or model_*.pt        trained weights for pidml, to train on from (training.warm_start)
+thresholds.json               certainty from which a track is accepted: {rule}, on validation tracks
+{per_pt}model.pt or model_*.pt        trained weights for pidml, to train on from (training.warm_start)
 manifest.json                 SHA-256 and size of every file, and the facts on this page for programs
 
 Operator set {opset}, IR version {ir_version}. Any value may be NaN (missing), in any mixture within a batch.
@@ -33,7 +33,7 @@ Output
 A certainty in [0, 1]. Accept a track when it is at or above the threshold:
 
 {table}
-
+{notices}
 On {tracks} validation tracks, onnxruntime and the trained network differ by at most {difference:.1e}.
 
 In Python
@@ -59,6 +59,11 @@ directory, the PDG code of the species, and as minimum certainty the threshold f
 """
 
 
+_PER_PT = (
+    "thresholds_pt.json            the same for each bin of transverse momentum; outside them thresholds.json holds\n"
+)
+
+
 def readme(facts: Mapping[str, Any]) -> str:
     """Return the text for the facts that the manifest holds."""
     rows = [f"    {'species':<12}{'PDG':>6}  {'O2Physics file':<28}threshold"]
@@ -66,6 +71,7 @@ def readme(facts: Mapping[str, Any]) -> str:
         f"    {each['name']:<12}{each['pdg']:>6}  {each['o2_file']:<28}{each['threshold']:.4f}"
         for each in facts["species"]
     ]
+    choice = facts["threshold_choice"]
     title = f"Networks for particle identification: {facts['architecture']}, written by pidml "
     return _TEXT.format(
         line="=" * (len(title) + len(facts["pidml"])),
@@ -76,6 +82,9 @@ def readme(facts: Mapping[str, Any]) -> str:
         tof=facts["momentum_limits"]["tof"],
         trd=facts["momentum_limits"]["trd"],
         input="features",
+        rule=choice["rule"],
+        per_pt=_PER_PT if choice["per_pt"] else "",
+        notices="".join(f"\nNote: {line}.\n" for line in choice["notices"]),
         **{key: facts[key] for key in ("architecture", "pidml", "opset", "ir_version")},
         features=" ".join(facts["features"]),
     )

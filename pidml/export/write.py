@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,24 @@ from pidml import __version__, tracks
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
-from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, o2_name, weights_name
+from pidml.evaluation.working_points import WorkingPoints, read_working_points
+from pidml.export.files import (
+    COLUMNS_FILE,
+    JOINT,
+    MANIFEST,
+    SCALING_FILE,
+    THRESHOLDS_FILE,
+    THRESHOLDS_PT_FILE,
+    o2_name,
+    weights_name,
+)
 from pidml.export.onnx_files import write_onnx
 from pidml.export.readme import readme
 from pidml.export.verify import check_sample, verify
 from pidml.identity import file_checksum
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES, TARGETS
-from pidml.training.classifier import MODEL_FILE, Classifier, load_classifier
+from pidml.training.classifier import MODEL_FILE, Classifier, load_classifier, read_species
 
 _FORMAT = 1
 
@@ -50,12 +59,13 @@ def export_bundle(
     Args:
         classifier_dirs: what training wrote: one directory, or one per species.
         prepared: the data the networks were trained on; its validation tracks are used for the comparison.
-        job: ``export`` is read, and ``name`` for the explanation.
+        job: ``export`` and ``thresholds`` are read.
         out_dir: folder to fill; made if it is not there.
 
     Raises:
         ExportError: a species lacks a network, a network cannot be expressed, or does not reproduce the trained one.
         TrainingError: the directories hold no models that fit together.
+        CorruptFile: a directory lacks the certainties that thresholds are chosen from.
     """
     classifier = load_classifier(classifier_dirs)
     if absent := [name for name in TARGET_NAMES if name not in classifier.species]:
@@ -67,11 +77,16 @@ def export_bundle(
         difference = verify(networks, classifier.module, sample, job.export.tolerance)
         for name in TARGET_NAMES:
             shutil.copyfile(out_dir / f"{name}.onnx", out_dir / o2_name(name))
-        thresholds = _thresholds(classifier_dirs, out_dir)
+        points = read_working_points(classifier_dirs, prepared, job.thresholds)
+        thresholds = dict(zip(TARGET_NAMES, points.thresholds.tolist(), strict=True))
+        for directory in map(Path, classifier_dirs):
+            shutil.copyfile(directory / MODEL_FILE, out_dir / weights_name(read_species(directory)))
         write_json(out_dir / COLUMNS_FILE, {"columns_for_training": list(classifier.scaling.names)})
         write_json(out_dir / SCALING_FILE, classifier.scaling.as_o2())
         write_json(out_dir / THRESHOLDS_FILE, thresholds)
-        facts = _facts(classifier, prepared, job, thresholds, len(sample), difference)
+        if (table := points.table()) is not None:
+            write_json(out_dir / THRESHOLDS_PT_FILE, table)
+        facts = _facts(classifier, prepared, job, points, len(sample), difference)
         write_text(out_dir / "README", readme(facts))
         files = sorted(path.name for path in out_dir.iterdir() if path.name != MANIFEST)
         entries = {name: _entry(out_dir / name) for name in files}
@@ -92,22 +107,8 @@ def _write_networks(classifier: Classifier, job: JobSpec, out_dir: Path) -> dict
     return networks
 
 
-def _thresholds(classifier_dirs: Sequence[Path], out_dir: Path) -> dict[str, float]:
-    """Return the thresholds that training chose; copy the weights that they belong to."""
-    found: dict[str, float] = {}
-    for directory in classifier_dirs:
-        path = Path(directory) / "thresholds.json"
-        try:
-            chosen = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ExportError(f"{path}: {error}", "remove the directory and rerun Train") from error
-        found |= chosen
-        shutil.copyfile(Path(directory) / MODEL_FILE, out_dir / weights_name(list(chosen)))
-    return {name: found[name] for name in TARGET_NAMES}
-
-
 def _facts(
-    classifier: Classifier, prepared: PreparedDataset, job: JobSpec, thresholds: Mapping[str, float], checked: int,
+    classifier: Classifier, prepared: PreparedDataset, job: JobSpec, points: WorkingPoints, checked: int,
     difference: float,
 ) -> dict[str, Any]:  # fmt: skip
     limits = prepared.meta.get("momentum_limits", {})
@@ -127,10 +128,11 @@ def _facts(
                 "pdg": target.pdg,
                 "file": f"{target.name}.onnx",
                 "o2_file": o2_name(target.name),
-                "threshold": thresholds[target.name],
+                "threshold": points.overall[target.name].threshold,
             }
             for target in TARGETS
         ],
+        "threshold_choice": points.record() | {"rule": points.rule.rule, "notices": points.notices()},
         "check": {"tracks": checked, "largest_difference": difference, "tolerance": job.export.tolerance},
     }
 

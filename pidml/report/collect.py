@@ -174,6 +174,7 @@ def benchmark(folder: Path | None) -> dict[str, Any] | None:
             for name in methods
         },
         "not_available": metrics["not_available"],
+        "notices": metrics.get("notices", []),
         "interval": metrics["interval"],
         "denominator": metrics["denominator"],
         "sample": metrics["sample"],

@@ -14,6 +14,7 @@ from pidml.spec.data_sections import Dataset, Preparation, Producer
 from pidml.spec.model_sections import Evaluation, Export, Model, Training
 from pidml.spec.resources_section import Resources
 from pidml.spec.response_section import Response
+from pidml.spec.thresholds_section import Thresholds
 
 #: Architectures with one last hidden layer that a discriminator can look at.
 ADAPTABLE = ("masked-mlp", "attention", "mlp")
@@ -35,6 +36,7 @@ class JobSpec(Section):
     model: Model = Model()
     training: Training = Training()
     adaptation: Adaptation = Adaptation()
+    thresholds: Thresholds = Thresholds()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     resources: Resources = Resources()

@@ -173,6 +173,15 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     )  # fmt: skip
 
 
+def read_species(directory: Path) -> tuple[str, ...]:
+    """Return the species that the model in a directory identifies, in the order of its outputs.
+
+    Raises:
+        TrainingError: the directory holds no model.
+    """
+    return tuple(_read(Path(directory))["species"])
+
+
 def _read(directory: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(directory / MODEL_FILE, map_location="cpu", weights_only=True)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.errors import TrainingError
+from pidml.evaluation.thresholds import best_f1_threshold
+from pidml.evaluation.working_points import CERTAINTY_FILE
 from pidml.models import Network
 from pidml.models.base import Derived
 from pidml.models.pieces import pieces
@@ -25,7 +28,6 @@ from pidml.training.fitters import fitter
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.objective import Objective, certainty
 from pidml.training.record import AfterEpoch
-from pidml.training.thresholds import best_f1_threshold
 
 #: Validation tracks that thresholds are chosen on at most: the first ones (the sample's order is random).
 _THRESHOLD_TRACKS = 2_000_000
@@ -91,7 +93,8 @@ def train(
         species: names out of ``species.TARGET_NAMES``; all six for a shared trunk, one for separate networks.
         work_dir: persistent folder for checkpoints: a run that was killed resumes after its last completed epoch
             and gives the same result as one that was not (on a CPU, with the same number of threads).
-        out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``history.csv`` and ``training.json``.
+        out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``validation_certainty.npy``, ``history.csv``
+            and ``training.json``.
         resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
         pool_rows: tracks mixed at a time when streaming.
         after_epoch: called with every :class:`~pidml.training.record.Epoch` once its checkpoint is written, and with
@@ -123,7 +126,9 @@ def train(
         experimental=experimental, derived=derived,
     )  # fmt: skip
     with explained(out_dir):
-        calibration, thresholds, f1 = _calibrated(prepared, result.network, job.training.objective, species)
+        calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species)
+        thresholds, f1 = _best_f1(prepared, certainties, species)
+        np.save(out_dir / CERTAINTY_FILE, certainties)
         save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling, derived)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
@@ -145,8 +150,8 @@ def _check_derived(job: JobSpec, derived: Sequence[Derived]) -> None:
 @torch.no_grad()
 def _calibrated(
     prepared: PreparedDataset, network: Network, objective: Objective, species: Sequence[str]
-) -> tuple[Calibration, dict[str, float], dict[str, float]]:
-    """Calibrate the network in place; return the correction, and per species the best threshold and its F1."""
+) -> tuple[Calibration, NDArray[np.float32]]:
+    """Calibrate the network in place; return the correction, and the certainties of the tracks it was fitted on."""
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
     standardised = torch.from_numpy(prepared.scaling.apply(rows_of(validation.features, rows)))
@@ -156,10 +161,16 @@ def _calibrated(
         calibration = calibrate(objective, logits, torch.from_numpy(classes))
     factor, offset = torch.tensor(calibration.factor), torch.tensor(calibration.offset)
     network.rescale_output(factor, offset)
-    certainties = certainty(objective, logits * factor + offset).numpy()
+    return calibration, certainty(objective, logits * factor + offset).float().numpy()
+
+
+def _best_f1(
+    prepared: PreparedDataset, certainties: NDArray[np.float32], species: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return per species the threshold of the largest F1, and that F1."""
+    classes = class_indices(np.asarray(prepared.split("validation").pdg[: len(certainties)]), species)
     chosen = {name: best_f1_threshold(classes == index, certainties[:, index]) for index, name in enumerate(species)}
-    thresholds = {name: threshold for name, (threshold, _) in chosen.items()}
-    return calibration, thresholds, {name: f1 for name, (_, f1) in chosen.items()}
+    return {name: threshold for name, (threshold, _) in chosen.items()}, {name: f1 for name, (_, f1) in chosen.items()}
 
 
 def _summary(

@@ -9,8 +9,8 @@ from pidml.data.prepared import PreparedDataset
 from pidml.evaluation.bayes import bayesian, estimated_prior
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.optimum import exact_posterior
+from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.spec.model_sections import Evaluation
-from pidml.training.thresholds import best_f1_threshold
 
 EDGES = Evaluation().pt_edges
 

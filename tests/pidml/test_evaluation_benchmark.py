@@ -15,9 +15,10 @@ from pidml.data.prepared import PreparedDataset
 from pidml.errors import CorruptFile, MissingColumn, NoTracks
 from pidml.evaluation.benchmark import judge, read_thresholds, summary_lines
 from pidml.evaluation.optimum import exact_posterior
-from pidml.evaluation.results import best_thresholds
+from pidml.evaluation.working_points import chosen
 from pidml.plots import comparison
 from pidml.spec import JobSpec
+from pidml.spec.thresholds_section import Thresholds
 
 
 def mark_simulated(data: PreparedDataset) -> PreparedDataset:
@@ -42,7 +43,7 @@ def data(tmp_path_factory):
 def made(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     validation = data.split("validation")
-    thresholds = best_thresholds(validation, blurred(np.asarray(validation.features)))
+    thresholds = chosen(Thresholds(), validation, blurred(np.asarray(validation.features))).thresholds
     return out, judge(data, blurred, thresholds, JobSpec(), out), thresholds
 
 

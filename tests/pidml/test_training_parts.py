@@ -10,6 +10,7 @@ from support.prepared_data import write_prepared
 
 from pidml import tracks
 from pidml.errors import NoTracks, SpeciesAbsent, TrainingError
+from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.models import Inputs, build
 from pidml.spec.model_sections import Model, Training
 from pidml.species import TARGET_NAMES
@@ -19,7 +20,6 @@ from pidml.training.objective import certainty, loss
 from pidml.training.readahead import read_ahead
 from pidml.training.record import Epoch, Record
 from pidml.training.schedules import learning_rate_factor
-from pidml.training.thresholds import best_f1_threshold
 
 torch.set_num_threads(1)
 

@@ -6,11 +6,11 @@ from support.prepared_data import write_prepared
 
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.paired import PairedCounts, differences, f1_ratio
+from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.simulation import posterior
 from pidml.spec import load_job
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
-from pidml.training.thresholds import best_f1_threshold
 
 pytestmark = pytest.mark.slow
 ARCHITECTURES = ("masked-mlp", "attention", "ensemble", "mlp", "boosted-trees", "random-forest")

@@ -50,6 +50,7 @@ def test_training_learns_and_writes_what_it_says(prepared, tmp_path, architectur
         "model.pt",
         "thresholds.json",
         "training.json",
+        "validation_certainty.npy",
     ]
     with (out / "history.csv").open() as stream:
         rows = list(csv.DictReader(stream))

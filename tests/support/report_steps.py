@@ -42,6 +42,7 @@ def write_training(folder: Path, names: tuple[str, ...] = species.TARGET_NAMES) 
         75.2,
         90.0,
         HOSTILE,
+        1,
         Calibration((1.0,), (0.0,), 0.2, 0.2),
         dict.fromkeys(names, 0.5),
         {},

@@ -192,6 +192,7 @@ OTHER_VALUES: dict[str, Any] = {
     "preparation.features": ["fTPCSignal", "fP"],
     "preparation.standardised": ["fTPCSignal"],
     "evaluation.pt_edges": [0.0, 1.0],
+    "thresholds.pt_edges": [0.0, 1.0],
     "adaptation.method": "cdan",
     "adaptation.files": ["/alice/data/2024/LHC24ag/1/AOD/002/AO2D.root"],
     "adaptation.require": 0.5,
@@ -233,6 +234,8 @@ def bases(key: str) -> list[dict[str, Any]]:
         return [changed(BASE, "adaptation", section)]
     if key.startswith("response."):
         return [DERIVING]
+    if key in ("thresholds.target", "thresholds.pt_edges"):
+        return [changed(BASE, "thresholds", {"mode": "purity", "target": 0.8, "per_pt": True})]
     if key.startswith("model."):
         return [changed(BASE, "model.architecture", architecture) for architecture in ARCHITECTURES]
     return [BASE]
