@@ -7,25 +7,13 @@ from dataclasses import replace
 
 import pytest
 from support.fault_proxy import Answer, Drop, LoseAnswer, fault_proxy
-from support.machine import fake_command, running_machine
-from support.poller import with_own_store
+from support.machine import fake_command
 
 from pidml.alicetraint.jobs import jobs_dir, store_claim
 from pidml.errors import AnswerLost, ServerError, StoreError
 from pidml.poller.claiming import Claims, read_book
 from pidml.poller.loop import poll
 from pidml.poller.status import status
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
 
 
 @pytest.fixture

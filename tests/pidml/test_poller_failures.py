@@ -1,34 +1,15 @@
 """Jobs that fail: the reason reaches the server, what may pass is tried again, the poller lives on."""
 
-import json
-
 import pytest
 from support.fake_job import expected_results
 from support.fault_proxy import Answer, fault_proxy
-from support.machine import fake_command, running_machine
-from support.poller import failure_text, run, with_own_store
+from support.machine import fake_command
+from support.poller import failure_text, run
 from support.waiting import eventually
 
 from pidml.alicetraint.jobs import job_directory
 from pidml.poller.loop import poll
 from pidml.server.protocol import TaskStatus
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
-
-
-@pytest.fixture
-def plan(monkeypatch):
-    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
-
 
 NONSENSE = [
     ({"configuration": {"bs": -3}}, "bs = -3"),

@@ -1,31 +1,13 @@
 """Limits of the machine: room on the disk, and the time of a job."""
 
-import json
 import os
 
 import pytest
-from support.machine import running_machine
-from support.poller import failure_text, run, with_own_store
+from support.poller import failure_text, run
 
 from pidml.alicetraint.jobs import job_directory
 from pidml.errors import DiskFull
 from pidml.server.protocol import TaskStatus
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
-
-
-@pytest.fixture
-def plan(monkeypatch):
-    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
 
 
 def test_files_larger_than_the_whole_disk_fail_at_once_and_say_why(machine):

@@ -1,35 +1,18 @@
 """The poller with the real server and a stand-in for law: jobs one after another, and what an earlier life left."""
 
-import json
 import sys
 
 import pytest
 from support.fake_job import expected_results
 from support.fault_proxy import Drop, fault_proxy
-from support.machine import fake_command, running_machine
-from support.poller import run, with_own_store
+from support.machine import fake_command
+from support.poller import run
 
 from pidml.alicetraint.jobs import JobDirectory, job_directory, jobs_dir, store_claim
 from pidml.errors import DiskFull, ServerError
 from pidml.poller.loop import Poller, poll
 from pidml.poller.status import status
 from pidml.server.protocol import TaskStatus
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
-
-
-@pytest.fixture
-def plan(monkeypatch):
-    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
 
 
 def test_jobs_run_one_after_another_until_none_is_queued(machine):

@@ -6,30 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from support.machine import running_machine
-from support.poller import failure_text, run, with_own_store
+from support.poller import failure_text, run
 from support.waiting import alive, eventually
 
 from pidml.alicetraint.jobs import job_directory
 from pidml.errors import ConfigError
 from pidml.poller.status import status
 from pidml.server.protocol import TaskStatus
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
-
-
-@pytest.fixture
-def plan(monkeypatch):
-    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
 
 
 @pytest.mark.slow

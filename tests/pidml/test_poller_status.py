@@ -7,28 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.machine import running_machine
-from support.poller import run, with_own_store
+from support.poller import run
 from support.waiting import eventually
 
 from pidml.alicetraint.jobs import job_directory
 from pidml.poller.status import status
-
-
-@pytest.fixture(scope="module")
-def server_machine(tmp_path_factory):
-    with running_machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(server_machine, tmp_path):
-    return with_own_store(server_machine, tmp_path / "store")
-
-
-@pytest.fixture
-def plan(monkeypatch):
-    return lambda **plan: monkeypatch.setenv("FAKE_JOB", json.dumps(plan))
 
 
 @pytest.mark.slow

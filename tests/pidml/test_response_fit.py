@@ -23,17 +23,10 @@ from pidml.spec import JobSpec
 from pidml.spec.response_section import Response
 from pidml.species import by_name
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HADRONS = ("pion", "kaon", "proton")
 SHORT = Response(species=HADRONS)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Results are the same to the last bit for one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -32,15 +32,9 @@ from pidml.training.batches import Plan, Source
 from pidml.training.paired_batches import with_experimental
 from pidml.training.record import CHECKPOINT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHIFTED = Distortion(tpc_gain=1.08, tpc_smearing=0.03)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,7 @@ from pidml.training.memory import memory_ran_out, with_smaller_parts
 from pidml.training.module import TrainingModule
 from pidml.training.record import CHECKPOINT
 
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

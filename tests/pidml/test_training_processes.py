@@ -20,15 +20,7 @@ from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 from pidml.training.processes import Member, companions
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,7 @@ from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 from pidml.training.record import CHECKPOINT
 
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Results are the same to the last bit for one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
