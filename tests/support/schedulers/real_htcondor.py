@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -86,9 +87,13 @@ class RealHTCondor(Daemons):
 
     def processes(self) -> list[int]:
         """Return the numbers of the processes of jobs that run now, one per job: its script."""
-        starters = [each for each in psutil.process_iter(["name", "environ"]) if each.info["name"] == "condor_starter"]
-        ours = [each for each in starters if str(self.folder) in (each.info["environ"] or {}).get("CONDOR_CONFIG", "")]
-        return [child.pid for starter in ours for child in starter.children() if child.is_running()]
+        found = []
+        for starter in psutil.process_iter(["name", "environ"]):
+            ours = str(self.folder) in (starter.info["environ"] or {}).get("CONDOR_CONFIG", "")
+            if ours and starter.info["name"] == "condor_starter":
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ends with its job
+                    found += [child.pid for child in starter.children()]
+        return found
 
     def remove(self, name: str) -> None:
         """Take a job out of the queue as its owner would."""
