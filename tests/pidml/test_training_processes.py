@@ -42,11 +42,14 @@ def history(folder):
     return np.loadtxt(folder / "history.csv", delimiter=",", skiprows=1)[:, :4]
 
 
+@pytest.fixture
 def own_processes():
-    return [each.pid for each in psutil.Process().children(recursive=True)]
+    """Return a function that lists the processes started since; other tests' servers may be running."""
+    before = {each.pid for each in psutil.Process().children(recursive=True)}
+    return lambda: [each.pid for each in psutil.Process().children(recursive=True) if each.pid not in before]
 
 
-def test_two_processes_train_what_one_does_and_write_once(prepared, tmp_path):
+def test_two_processes_train_what_one_does_and_write_once(prepared, tmp_path, own_processes):
     environment = dict(os.environ)
     one = trained(prepared, tmp_path, "one", without_dropout())
     two = trained(prepared, tmp_path, "two", without_dropout(devices=2))
@@ -63,7 +66,7 @@ def test_two_processes_train_what_one_does_and_write_once(prepared, tmp_path):
     np.testing.assert_allclose(*scores, atol=1e-3)
 
 
-def test_stopped_and_resumed_equals_uninterrupted(prepared, tmp_path):
+def test_stopped_and_resumed_equals_uninterrupted(prepared, tmp_path, own_processes):
     job = small_job(devices=2, undersample=True, batch_size=64, max_epochs=3)
     with pytest.raises(Interrupted, match="after epoch 1"):
         trained(prepared, tmp_path, "stopped", job, after_epoch=lambda *_: True)
@@ -114,7 +117,7 @@ def test_killed_leaves_no_process_and_is_resumed(prepared, tmp_path):
     np.testing.assert_array_equal(history(tmp_path / "out"), history(tmp_path / "whole"))
 
 
-def test_a_process_that_is_lost_is_an_error_and_the_checkpoint_stays(prepared, tmp_path):
+def test_a_process_that_is_lost_is_an_error_and_the_checkpoint_stays(prepared, tmp_path, own_processes):
     lost = []
 
     def kill_the_other(*_):
@@ -133,7 +136,7 @@ def fail(member: Member) -> None:
     raise Diverged(f"in process {member.rank}", "lower it")
 
 
-def test_what_goes_wrong_in_another_process_is_told(monkeypatch):
+def test_what_goes_wrong_in_another_process_is_told(monkeypatch, own_processes):
     folders = [str(Path.cwd() / name) for name in ("", "tests", "tests/pidml")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
     with pytest.raises(Diverged, match="in process 1") as told, companions(2, fail):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
 
 @pytest.fixture
-def runs(htcondor: RealHTCondor, tmp_path: Path) -> Runs:
-    return Runs(htcondor, tmp_path)
+def runs(htcondor: RealHTCondor, tmp_path: Path) -> Iterator[Runs]:
+    made = Runs(htcondor, tmp_path)
+    yield made
+    made.end()
 
 
 def test_jobs_that_a_person_holds_or_moves_are_waited_for(runs: Runs, htcondor: RealHTCondor) -> None:

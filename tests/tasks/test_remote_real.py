@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,10 @@ ANSWERS = {
 
 
 @pytest.fixture(params=["slurm", "htcondor"])
-def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
-    return Runs(request.getfixturevalue(request.param), tmp_path)
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
+    made = Runs(request.getfixturevalue(request.param), tmp_path)
+    yield made
+    made.end()
 
 
 def made(runs: Runs) -> dict[Path, int]:
@@ -99,7 +102,7 @@ def test_a_job_removed_by_a_person_is_not_submitted_again(runs: Runs) -> None:
     runs.gate.touch()
     process = runs.start()
     try:
-        runs.scheduler.wait_for(lambda: bool(runs.scheduler.processes()))
+        runs.wait_for_states("RUNNING")  # accounting learns of a job after it has started
         runs.scheduler.remove(runs.jobs()[0][0])
         assert process.wait(timeout=60) == 40
     finally:

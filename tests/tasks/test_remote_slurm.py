@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
 
 @pytest.fixture
-def runs(slurm: RealSlurm, tmp_path: Path) -> Runs:
-    return Runs(slurm, tmp_path)
+def runs(slurm: RealSlurm, tmp_path: Path) -> Iterator[Runs]:
+    made = Runs(slurm, tmp_path)
+    yield made
+    made.end()
 
 
 def test_a_suspended_job_is_waited_for_and_one_whose_node_vanished_is_repeated(runs: Runs, slurm: RealSlurm) -> None:
@@ -23,7 +26,7 @@ def test_a_suspended_job_is_waited_for_and_one_whose_node_vanished_is_repeated(r
     process = runs.start("--retries", "0")
     try:
         runs.wait_for_states("RUNNING")
-        number = (slurm.ask("squeue", "--noheader", "--format=%A") or "").strip()
+        number = (slurm.ask("squeue", "--noheader", "--format=%A", f"--name={runs.jobs()[0][0]}") or "").strip()
         slurm.ask("scontrol", "suspend", number)
         runs.wait_for_states("SUSPENDED")
         asked = runs.said.count("all: 1,")

@@ -79,6 +79,12 @@ class Runs:
         """Return step and branch → how often a job was submitted."""
         return Counter("-".join(name.split("-")[1:3]) for name, _ in self.jobs())
 
+    def end(self) -> None:
+        """Leave nothing behind that keeps the scheduler's only node busy."""
+        self.gate.unlink(missing_ok=True)
+        for name, _ in self.jobs():
+            self.scheduler.remove(name)
+
     def wait_for_states(self, *states: str) -> None:
         """Wait until the jobs are in these states."""
         self.scheduler.wait_for(lambda: self.states() == list(states))
