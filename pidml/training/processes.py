@@ -81,9 +81,10 @@ class Environment(LightningEnvironment):
 @contextmanager
 def joined(member: Member, backend: str) -> Iterator[None]:
     """Belong to the group of processes for the time of a training."""
-    before = {name: os.environ.get(name) for name in _INTERFACES}
+    meanwhile = _INTERFACES | {"OMP_NUM_THREADS": str(member.threads)}  # Lightning chooses one, for good, if there is none
+    before = {name: os.environ.get(name) for name in meanwhile}
     threads = torch.get_num_threads()
-    os.environ.update(_INTERFACES)
+    os.environ.update(meanwhile)
     torch.set_num_threads(member.threads)
     store = torch.distributed.FileStore(  # type: ignore[attr-defined]
         str(member.folder / "meeting"), member.world
