@@ -81,7 +81,8 @@ class Environment(LightningEnvironment):
 @contextmanager
 def joined(member: Member, backend: str) -> Iterator[None]:
     """Belong to the group of processes for the time of a training."""
-    meanwhile = _INTERFACES | {"OMP_NUM_THREADS": str(member.threads)}  # Lightning chooses one, for good, if there is none
+    # Without a number of threads in the environment, Lightning would put one there for good.
+    meanwhile = _INTERFACES | {"OMP_NUM_THREADS": str(member.threads)}
     before = {name: os.environ.get(name) for name in meanwhile}
     threads = torch.get_num_threads()
     os.environ.update(meanwhile)
