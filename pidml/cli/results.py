@@ -16,7 +16,7 @@ from pidml.species import TARGET_NAMES
 from pidml.store import Store, comparison_key
 
 _COLUMNS = ("purity", "efficiency", "F1", "AUC")
-_METHODS = {"nsigma": "nσ", "bayes": "Bayesian", "optimum": "the optimum"}
+_METHODS = {"nsigma": "nσ", "bayes": "Bayes", "optimum": "optimum"}
 
 
 def print_outputs(store: Store, job: str) -> None:
@@ -91,9 +91,10 @@ def _metrics_table(path: Path) -> Table:
     table = Table(
         "species",
         *_COLUMNS,
-        *(f"F1 of {_METHODS.get(method, method)}" for method in methods),
+        *(f"F1 {_METHODS.get(method, method)}" for method in methods),
         box=SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,  # 80 columns must do
     )
     for name in TARGET_NAMES:
         own = by_method["network", name]
