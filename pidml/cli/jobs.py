@@ -55,6 +55,7 @@ def compare(
 
 def _law(task: str, arguments: list[str]) -> tuple[int, Store]:
     """Run a task of law; return its exit code and the store that it ran in."""
+    from pidml.fetch import FetchOptions
     from pidml.law_command import law_command, law_environment
     from pidml.settings import Settings
     from pidml.store import Store
@@ -63,6 +64,7 @@ def _law(task: str, arguments: list[str]) -> tuple[int, Store]:
     store = Store(settings.store)
     # what .env says about this machine holds here too; its key is of no use to a job of one's own
     values = {key: value for key, value in settings.environment().items() if key.startswith("PIDML_") and value}
+    FetchOptions.from_env(os.environ | values)  # law would show a traceback
     command = law_command(task, arguments)
     return subprocess.run(command, env=law_environment(store.root, os.environ | values), check=False).returncode, store
 

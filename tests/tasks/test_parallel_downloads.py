@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,3 +93,11 @@ def test_a_number_that_makes_no_sense_is_named(tmp_path: Path) -> None:
     result = law_run(tmp_path / "store", "DownloadAOD", "--job", "sandbox", PIDML_FETCH_PARALLEL="many")
     assert result.returncode != 0
     assert "PIDML_FETCH_PARALLEL = 'many'" in result.stdout + result.stderr
+
+
+def test_pidml_run_says_it_in_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"PIDML_STORE": str(tmp_path / "store"), "PIDML_FETCH_PARALLEL": "many"}
+    command = [sys.executable, "-m", "pidml", "run", "sandbox"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error [P900] PIDML_FETCH_PARALLEL = 'many'")
