@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pidml.data.prepared import PreparedDataset, Split
-from pidml.errors import MissingColumn, NoTracks, UnfairComparison
+from pidml.errors import UnfairComparison
+from pidml.evaluation.labelled import labelled_test
 from pidml.spec import JobSpec
 
 _HINT = "compare jobs with the same dataset, producer, preparation and seed"
@@ -67,17 +68,8 @@ def entrants(contestants: Sequence[Contestant]) -> list[Entrant]:
         NoTracks: its test sample is empty.
     """
     first = contestants[0]
-    test = _labelled_test(first.prepared)
+    test = labelled_test(first.prepared)
     return [_entrant(first, test, each) for each in contestants]
-
-
-def _labelled_test(prepared: PreparedDataset) -> Split:
-    test = prepared.split("test")
-    if not prepared.simulation or "fPt" not in test.aux_names:
-        raise MissingColumn(f"{prepared.path}: no labels or no fPt to compare models on", "compare on simulation")
-    if not len(test):
-        raise NoTracks(f"{prepared.path}: the test sample is empty", "raise preparation.test_fraction")
-    return test
 
 
 def _entrant(first: Contestant, test: Split, other: Contestant) -> Entrant:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pidml import species
 from pidml.atomic import atomic_file, write_json
 from pidml.data.prepared import PreparedDataset, Split
-from pidml.errors import CorruptFile, MissingColumn, NoTracks
+from pidml.errors import CorruptFile
 from pidml.evaluation import tables
 from pidml.evaluation.bayes import bayesian
+from pidml.evaluation.labelled import labelled_test
 from pidml.evaluation.nsigma import nsigma_selection
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.paired import PairedCounts
@@ -76,7 +77,7 @@ def judge(
         draw: whether plots are made.
     """
     out_dir = Path(out_dir)
-    test = _labelled_test(prepared)
+    test = labelled_test(prepared)
     edges = job.evaluation.pt_edges
     sample = Sample.of(test, prepared.features)
     _log.info("scoring %d test tracks", len(test))
@@ -105,22 +106,6 @@ def judge(
     for line in summary_lines(record):
         _log.info("%s", line)
     return dict(record)
-
-
-def _labelled_test(prepared: PreparedDataset) -> Split:
-    if not prepared.simulation:
-        raise MissingColumn(
-            f"{prepared.path}: experimental data have no fPdgCode, so purity and efficiency cannot be counted",
-            "benchmark on simulation",
-        )
-    test = prepared.split("test")
-    if not len(test):
-        raise NoTracks(
-            f"{prepared.path}: the test sample is empty", "raise preparation.test_fraction or loosen the cuts"
-        )
-    if "fPt" not in test.aux_names:
-        raise MissingColumn(f"{prepared.path}: fPt is not among the aux columns", "rerun PrepareDataset")
-    return test
 
 
 def _network(test: Split, predict: Predict, thresholds: NDArray[np.float64] | WorkingPoints, scratch: Path) -> Method:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidml.atomic import atomic_file, write_json
-from pidml.data.prepared import PreparedDataset, Split
-from pidml.errors import MissingColumn, NoTracks
+from pidml.data.prepared import PreparedDataset
 from pidml.evaluation.benchmark import read_thresholds
+from pidml.evaluation.labelled import labelled_test
 from pidml.evaluation.tables import plain
 from pidml.explanation import tables
 from pidml.explanation.permutation import permutation_importance
@@ -70,7 +70,7 @@ def explain(
         out_dir: existing directory to write into.
     """
     out_dir = Path(out_dir)
-    sample = Sample.draw(_labelled_test(prepared), prepared.features, job.evaluation.explain_tracks, job.seed)
+    sample = Sample.draw(labelled_test(prepared), prepared.features, job.evaluation.explain_tracks, job.seed)
     subjects = sample.subjects()
     _log.info("Shapley values of %d tracks", len(sample))
     shape = (len(sample), len(TARGET_NAMES), len(sample.names))
@@ -92,18 +92,6 @@ def explain(
     record["plots"] = plots.draw_all(record, sample, values, out_dir)
     write_json(out_dir / "explanation.json", record)
     return dict(record)
-
-
-def _labelled_test(prepared: PreparedDataset) -> Split:
-    if not prepared.simulation:
-        raise MissingColumn(
-            f"{prepared.path}: experimental data have no fPdgCode, so the loss of purity and efficiency is unknown",
-            "explain the network on simulation",
-        )
-    test = prepared.split("test")
-    if not len(test):
-        raise NoTracks(f"{prepared.path}: the test sample is empty", "raise preparation.test_fraction")
-    return test
 
 
 def _write_tracks(path: Path, sample: Sample, base: NDArray[np.float64]) -> None:
