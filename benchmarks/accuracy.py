@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from pidml.data.prepared import PreparedDataset, Split
 from pidml.evaluation.nsigma import nsigma_selection
-from pidml.evaluation.paired import PairedCounts, differences, f1_ratio
+from pidml.evaluation.paired import differences, f1_ratio
 from pidml.evaluation.thresholds import best_f1_threshold
-from pidml.spec import JobSpec, load_job
+from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 
@@ -52,19 +52,8 @@ def main() -> None:
         prepared = samples.sample(folder, options.tracks, options.seed)
         possible = _selected(prepared.split("test"), samples.optimum(prepared, "test"))
         for architecture in options.only:
-            job = _job(architecture, options.max_epochs)
+            job = samples.job_for(PRESETS[architecture], options.max_epochs, model={"architecture": architecture})
             _measure(architecture, job, prepared, possible, Path(temporary) / architecture)
-
-
-def _job(architecture: str, max_epochs: int | None) -> JobSpec:
-    job = load_job(PRESETS[architecture])
-    changed = {"accelerator": "cpu"} | ({"max_epochs": max_epochs} if max_epochs else {})
-    return job.model_copy(
-        update={
-            "model": job.model.model_copy(update={"architecture": architecture}),
-            "training": job.training.model_copy(update=changed),
-        }
-    )
 
 
 def _measure(
@@ -77,7 +66,7 @@ def _measure(
     emit(f"accuracy.{architecture}.seconds", summary.wall_seconds, "s", **circumstances)
     test = prepared.split("test")
     reached = _selected(test, load_classifier(out).predict(test.features))
-    for name, cells in _joint_counts(test, reached, possible).items():
+    for name, cells in samples.joint_counts(test, reached, possible).items():
         ratio = f1_ratio(cells, seed=1)
         over = differences(cells, seed=1)["f1"].significance
         interval = [round(ratio.low, 5), round(ratio.high, 5)]
@@ -87,7 +76,7 @@ def _measure(
     traditional = nsigma_selection(prepared, job.evaluation)
     assert traditional is not None, "the simulation labels its tracks"
     accepted = traditional.deviations(test, slice(0, len(test))) < traditional.limit
-    for name, cells in _joint_counts(test, reached, accepted).items():
+    for name, cells in samples.joint_counts(test, reached, accepted).items():
         emit(f"accuracy.{architecture}.f1_over_nsigma.{name}", f1_ratio(cells, seed=1).value, "")
 
 
@@ -97,12 +86,6 @@ def _selected(test: Split, certainty: NDArray[np.float32]) -> NDArray[np.bool_]:
     cuts = [best_f1_threshold(pdg == target.pdg, certainty[:, index])[0] for index, target in enumerate(TARGETS)]
     result: NDArray[np.bool_] = certainty >= np.array(cuts, np.float32)
     return result
-
-
-def _joint_counts(test: Split, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
-    paired = PairedCounts((0.0, np.inf))
-    paired.add(np.asarray(test.pdg), test.column("fPt"), first, second)
-    return dict(zip(TARGET_NAMES, paired.values.sum(axis=1), strict=True))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 
 from pidml.data.prepared import PreparedDataset
 from pidml.simulation.distortion import EXPERIMENT
-from pidml.spec import JobSpec, load_job
+from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 
@@ -46,19 +46,14 @@ def main() -> None:
         judged = samples.sample(folder, options.tracks, options.seed + 2, EXPERIMENT)
         plain = {}
         for method in ("none", "dann", "cdan"):
-            job = _job(options.preset, method, options.epochs)
+            # the files are not read: the samples are given to the training
+            adaptation = {"method": method, "files": ["experimental.root"]}
+            job = samples.job_for(options.preset, options.epochs, adaptation=adaptation)
             reached = _measure(job, simulated, experimental, judged, Path(temporary) / method)
             plain = plain or reached
             if method != "none":
                 gain = np.mean([reached[name] - plain[name] for name in TARGET_NAMES])
                 emit(f"adapt.{method}.f1_gained", float(gain), "", what="mean of six species, distorted tracks")
-
-
-def _job(preset: str, method: str, epochs: int) -> JobSpec:
-    plain = load_job(preset).model_dump(mode="json")
-    plain["training"] |= {"accelerator": "cpu"} | ({"max_epochs": epochs} if epochs else {})
-    # The files are not read: the samples are given to the training.
-    return JobSpec.model_validate(plain | {"adaptation": {"method": method, "files": ["experimental.root"]}})
 
 
 def _measure(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,16 @@ def emit(name: str, value: float, unit: str, **extra: Any) -> None:
     """
     figure = {"name": name, "value": float(f"{value:.6g}"), "unit": unit, **extra, "machine": machine()}
     print(json.dumps(figure, ensure_ascii=False), flush=True)
+
+
+def median_seconds(action: Callable[[], object], repeats: int) -> float:
+    """Return the median of the times, in s, that an action takes."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def peak_memory() -> float:

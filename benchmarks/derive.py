@@ -20,9 +20,9 @@ from common import emit
 from numpy.typing import NDArray
 
 from pidml.data.prepared import SPLITS, PreparedDataset
-from pidml.evaluation.paired import PairedCounts, f1_ratio
+from pidml.evaluation.paired import f1_ratio
 from pidml.response import TpcResponse, load_response, train_tpc_response
-from pidml.spec import JobSpec, load_job
+from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 
@@ -41,14 +41,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plain = samples.sample(folder, options.tracks, options.seed)
         possible = samples.best_f1(plain, "test", samples.optimum(plain, "test"))
+        patience = {"patience": options.epochs} if options.epochs else {}
+        job = samples.job_for(options.preset, options.epochs, training=patience)
         for name, prepared in (("on_curve", plain), ("departing", _departing(plain))):
-            _compare(name, prepared, possible, _job(options.preset, options.epochs), Path(temporary) / name)
-
-
-def _job(preset: str, epochs: int) -> JobSpec:
-    content = load_job(preset).model_dump(mode="json")
-    content["training"] |= {"accelerator": "cpu"} | ({"max_epochs": epochs, "patience": epochs} if epochs else {})
-    return JobSpec.model_validate(content)
+            _compare(name, prepared, possible, job, Path(temporary) / name)
 
 
 def _departing(plain: PreparedDataset) -> PreparedDataset:
@@ -83,10 +79,8 @@ def _compare(name: str, prepared: PreparedDataset, possible: dict[str, float], j
     without, seconds = _trained(prepared, job, [], folder / "without")
     derived, longer = _trained(prepared, deriving, [response], folder / "with")
     test = prepared.split("test")
-    paired = PairedCounts([0.0, 1000.0])
-    paired.add(np.asarray(test.pdg), np.asarray(test.column("fPt")), derived, without)
-    for index, species in enumerate(TARGET_NAMES):
-        ratio = f1_ratio(paired.values[index].sum(axis=0), seed=1)
+    for species, cells in samples.joint_counts(test, derived, without).items():
+        ratio = f1_ratio(cells, seed=1)
         interval = {"low": round(ratio.low, 5), "high": round(ratio.high, 5)}
         emit(f"derive.{name}.f1_over_plain.{species}", ratio.value, "", **interval)
     for kind, accepted in (("without", without), ("with", derived)):

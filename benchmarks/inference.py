@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import samples
 import torch
-from common import emit
+from common import emit, median_seconds
 from numpy.typing import NDArray
 
 from pidml.data.prepared import PreparedDataset
@@ -51,9 +49,9 @@ def _measure(preset: str, prepared: PreparedDataset, features: NDArray[np.float3
     write_onnx(network, features.shape[1], path, job.export, "benchmark")
     opened = session(path)
     part = features if preset == "masked-mlp" else features[:16_384]
-    batched = len(part) / _shortest(lambda: run(opened, part, threads=0), repeats)
+    batched = len(part) / median_seconds(lambda: run(opened, part, threads=0), repeats)
     emit(f"inference.{preset}.batches", batched, "tracks/s", batch=BATCH, tracks=len(part))
-    single = _shortest(lambda: run(opened, features[:SINGLES], 1), repeats) / SINGLES
+    single = median_seconds(lambda: run(opened, features[:SINGLES], 1), repeats) / SINGLES
     emit(f"inference.{preset}.single", 1e6 * single, "µs", tracks=SINGLES)
 
     width = len(prepared.features)
@@ -66,20 +64,11 @@ def _measure(preset: str, prepared: PreparedDataset, features: NDArray[np.float3
         for start in range(0, rows, size):
             torch.sigmoid(plain(tensors[start : start + size]))
 
-    expected = len(part) / _shortest(lambda: reference(len(part), BATCH), repeats)
+    expected = len(part) / median_seconds(lambda: reference(len(part), BATCH), repeats)
     emit(f"inference.{preset}.batches_reference", expected, "tracks/s", batch=BATCH, what="plain PyTorch, same sizes")
     emit(f"inference.{preset}.batches_over_reference", batched / expected, "")
-    slow = _shortest(lambda: reference(SINGLES, 1), 1) / SINGLES
+    slow = median_seconds(lambda: reference(SINGLES, 1), 3) / SINGLES
     emit(f"inference.{preset}.single_over_reference", slow / single, "", reference_us=round(1e6 * slow, 1))
-
-
-def _shortest(action: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 if __name__ == "__main__":

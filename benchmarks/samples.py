@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from pidml.data.prepare import prepare
 from pidml.data.prepared import PreparedDataset, Split
+from pidml.evaluation.paired import PairedCounts
 from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.simulation import TableFormat, posterior, write_track_table
 from pidml.simulation.distortion import Distortion
-from pidml.spec import JobSpec
-from pidml.species import TARGETS
+from pidml.spec import JobSpec, load_job
+from pidml.species import TARGET_NAMES, TARGETS
 from pidml.tracks import MomentumLimits
 
 
@@ -54,6 +56,28 @@ def best_f1(prepared: PreparedDataset, name: str, certainty: NDArray[np.float32]
         target.name: best_f1_threshold(pdg == target.pdg, certainty[:, index])[1]
         for index, target in enumerate(TARGETS)
     }
+
+
+def job_for(preset: str, epochs: int | None = None, **sections: Any) -> JobSpec:
+    """Return a preset's job on the processor.
+
+    Args:
+        preset: its name.
+        epochs: at most so many, if not None or 0.
+        sections: section of the job → settings that differ.
+    """
+    content = load_job(preset).model_dump(mode="json")
+    content["training"] |= {"accelerator": "cpu"} | ({"max_epochs": epochs} if epochs else {})
+    for section, settings in sections.items():
+        content[section] |= settings
+    return JobSpec.model_validate(content)
+
+
+def joint_counts(test: Split, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+    """Return per species the joint counts of truth and two selections, as ``pidml.evaluation.paired`` takes them."""
+    paired = PairedCounts((0.0, np.inf))
+    paired.add(np.asarray(test.pdg), np.asarray(test.column("fPt")), first, second)
+    return dict(zip(TARGET_NAMES, paired.values.sum(axis=1), strict=True))
 
 
 def f1(test: Split, accepted: NDArray[np.bool_]) -> dict[str, float]:

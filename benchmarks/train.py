@@ -19,7 +19,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from pidml.data.prepared import PreparedDataset
-from pidml.spec import JobSpec, load_job
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 from pidml.training.labels import class_indices
@@ -46,7 +45,7 @@ def main() -> None:
 
 
 def _masked_mlp(prepared: PreparedDataset, folder: Path) -> None:
-    job = _job("masked-mlp")
+    job = samples.job_for("masked-mlp")
     out = folder / "masked-mlp"
     out.mkdir()
     summary = train(prepared, job, TARGET_NAMES, folder / "masked-mlp.work", out)
@@ -67,7 +66,7 @@ def _masked_mlp(prepared: PreparedDataset, folder: Path) -> None:
 
 
 def _attention(prepared: PreparedDataset, folder: Path) -> None:
-    job = _job("attention", max_epochs=3)
+    job = samples.job_for("attention", 3)
     out = folder / "attention"
     out.mkdir()
     summary = train(prepared, job, TARGET_NAMES, folder / "attention.work", out)
@@ -77,11 +76,6 @@ def _attention(prepared: PreparedDataset, folder: Path) -> None:
     plain = _plain(samples.PlainAttention(len(prepared.features)), prepared, job.training.batch_size)
     emit("train.attention.reference", plain, "tracks/s", what="nn.TransformerEncoder, plain loop, same sizes")
     emit("train.attention.over_reference", summary.tracks_per_second / plain, "")
-
-
-def _job(preset: str, **training: int) -> JobSpec:
-    job = load_job(preset)
-    return job.model_copy(update={"training": job.training.model_copy(update={"accelerator": "cpu", **training})})
 
 
 def _plain(network: torch.nn.Module, prepared: PreparedDataset, batch: int, seconds: float = 8.0) -> float:
