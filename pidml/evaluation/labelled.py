@@ -15,7 +15,7 @@ def labelled_test(prepared: PreparedDataset) -> Split:
     """
     if not prepared.simulation:
         raise MissingColumn(
-            f"{prepared.path}: experimental data have no fPdgCode, so purity and efficiency cannot be counted",
+            f"{prepared.path}: experimental data have no labels (no fPdgCode): purity and efficiency cannot be counted",
             "use simulation",
         )
     test = prepared.split("test")
