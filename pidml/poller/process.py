@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from pidml.poller import guard
 #: Seconds between SIGTERM and SIGKILL.
 TERM_SECONDS = 10.0
 LEFTOVER_SECONDS = 30.0
+#: How long one process may take from its last signal to its end before the others are looked at.
+ENDING_SECONDS = 1.0
+#: A flag of the kernel's, see ``include/linux/sched.h``.
+PF_EXITING = 0x4
 
 
 class JobProcess:
@@ -115,7 +120,11 @@ def end_leftovers(job_dir: Path) -> int:
 
 
 def _kill_processes_of(job_dir: Path) -> Iterator[int]:
-    """Send SIGKILL to every process of this user whose environment names the job; yield their numbers."""
+    """Send SIGKILL to every process of this user whose environment names the job; yield their numbers once they ended.
+
+    A process that is ending has given its memory back, its environment with it, while it may still hold files and locks.
+    It cannot be told whose it was, so that every process in that state is waited for, for a moment.
+    """
     mark = f"{JOB_DIR_VARIABLE}={job_dir}".encode()
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     for number in numbers:
@@ -127,10 +136,33 @@ def _kill_processes_of(job_dir: Path) -> Iterator[int]:
             continue  # gone
         try:
             # Opened first: the number cannot pass to another process between this look and the signal.
-            if mark in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+            environment = _environment(number)
+            if mark in environment.split(b"\0"):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
+                _wait_for_end(process)
                 yield number
+            elif not environment and _is_ending(number):
+                _wait_for_end(process)
         except OSError:
             continue  # gone meanwhile, or another user's
         finally:
             os.close(process)
+
+
+def _environment(number: int) -> bytes:
+    try:
+        return Path(f"/proc/{number}/environ").read_bytes()
+    except ProcessLookupError:
+        return b""  # what recent kernels say of a process without memory
+
+
+def _wait_for_end(pidfd: int) -> None:
+    waiting = select.poll()  # not select, which refuses descriptors above 1023
+    waiting.register(pidfd, select.POLLIN)
+    waiting.poll(1000 * ENDING_SECONDS)
+
+
+def _is_ending(number: int) -> bool:
+    """Tell whether the kernel is taking a process down (``PF_EXITING`` in ``/proc/NUMBER/stat``, see proc(5))."""
+    after_name = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+    return bool(int(after_name[6]) & PF_EXITING)

@@ -139,6 +139,26 @@ def test_poller_and_guard_killed_together_leave_nothing_to_the_next_life(tmp_pat
     assert end_leftovers(tmp_path) == 0
 
 
+def environment_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except ProcessLookupError:
+        return b""
+
+
+def test_a_process_about_to_end_is_waited_for(tmp_path):
+    """While it gives back its memory, it has no environment to be known by, but still holds its locks."""
+    code = "data = b'x' * 500_000_000; print(flush=True); input()"
+    environment = {**os.environ, JOB_DIR_VARIABLE: str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.kill()
+        eventually(lambda: not environment_of(process.pid))
+        end_leftovers(tmp_path)
+        assert not alive(process.pid)
+
+
 def test_processes_of_other_jobs_are_left_alone(tmp_path):
     (tmp_path / "17").mkdir()
     (tmp_path / "1").mkdir()
