@@ -122,8 +122,8 @@ def end_leftovers(job_dir: Path) -> int:
 def _kill_processes_of(job_dir: Path) -> Iterator[int]:
     """Send SIGKILL to every process of this user whose environment names the job; yield their numbers once they ended.
 
-    A process that is ending has given its memory back, its environment with it, while it may still hold files and locks.
-    It cannot be told whose it was, so that every process in that state is waited for, for a moment.
+    A process that is ending has given its memory back, its environment with it, but may still hold files and locks. It
+    cannot be told whose it was, so that every process in that state is waited for, for a moment.
     """
     mark = f"{JOB_DIR_VARIABLE}={job_dir}".encode()
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
