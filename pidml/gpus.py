@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 import subprocess
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,15 +23,20 @@ LOCKS = Path("/tmp/pidml-gpus")  # noqa: S108 - shared between users on purpose;
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: Values of it that hide everything: a person's, Slurm's, and what HTCondor gives to a job that asked for no GPU.
 _NONE = ("", "-1", "NoDevFiles", "10000")
+#: What the names of a GPU's parts begin with (multi-instance GPU), old and new.
+_MIG = "MIG-"
 Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its number as ``nvidia-smi`` counts, and its UUID, which means the same to every process."""
+    """A GPU: its number as ``nvidia-smi`` counts (None for a MIG instance), and its UUID, the same to every process."""
 
-    index: int
+    index: int | None
     uuid: str
+
+    def __str__(self) -> str:
+        return self.uuid if self.index is None else f"{self.index} ({self.uuid})"
 
 
 def installed() -> list[Gpu]:
@@ -46,13 +50,15 @@ def installed() -> list[Gpu]:
     return [Gpu(int(row[0]), row[1].strip()) for row in rows if len(row) == 2 and row[0].strip().isdigit()]
 
 
-def chosen(gpus: Sequence[Gpu], names: str, source: str) -> list[Gpu]:
+def chosen(gpus: Sequence[Gpu], names: str, source: str, instances: bool = True) -> list[Gpu]:
     """Return the GPUs that a list such as ``0,1`` or ``GPU-1a2b,GPU-3c4d`` names, in its order.
 
     Args:
         gpus: those that there are.
         names: numbers or (beginnings of) UUIDs, separated by commas.
         source: where the list comes from, for error texts.
+        instances: whether a name ``MIG-…`` is taken as it is: ``nvidia-smi`` lists whole GPUs only, and such names come
+            from batch systems.
 
     Raises:
         ConfigError: one of them does not exist, or is named twice.
@@ -63,8 +69,10 @@ def chosen(gpus: Sequence[Gpu], names: str, source: str) -> list[Gpu]:
     found: list[Gpu] = []
     for name in (part.strip() for part in names.split(",") if part.strip()):
         matching = [gpu for gpu in gpus if name == str(gpu.index) or (name[:1].isalpha() and gpu.uuid.startswith(name))]
+        if instances and name.startswith(_MIG) and not matching:
+            matching = [Gpu(None, name)]
         if len(matching) != 1:
-            there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
+            there = ", ".join(map(str, gpus)) or "none"
             raise ConfigError(f"{source}: there is no GPU {name!r}", f"this machine has: {there}")
         found += matching
     if len(set(found)) != len(found):
@@ -86,7 +94,7 @@ def offered(requested: str, environment: MutableMapping[str, str]) -> list[Gpu]:
     if VISIBLE in environment:
         names = environment[VISIBLE].strip()
         gpus = [] if names in _NONE else chosen(gpus, names, VISIBLE)
-    return chosen(gpus, requested, "--gpus") if requested else gpus
+    return chosen(gpus, requested, "--gpus", instances=VISIBLE not in environment) if requested else gpus
 
 
 @contextmanager
@@ -119,18 +127,21 @@ def reserved(
     with ExitStack() as stack:
         held: list[Gpu] = []
         busy: list[str] = []
-        gpus = offered(requested, environment) if accelerator != "cpu" else []
+        gpus = _usable(accelerator, requested, environment)
         if len(gpus) >= count:
             for gpu in gpus:
                 if len(held) < count:
                     holder = _hold(gpu, locks, stack)
                     held += [gpu] if holder is None else []
-                    busy += [] if holder is None else [f"{gpu.index} ({holder})"]
+                    name = gpu.uuid if gpu.index is None else gpu.index
+                    busy += [] if holder is None else [f"{name} ({holder})"]
         if len(held) < count and accelerator != "cpu":
             stack.close()
             held = []
             if accelerator == "gpu" or requested:
                 raise _unavailable(count, gpus, busy)
+            if gpus:
+                _say(_unavailable(count, gpus, busy).what)
         before = environment.get(VISIBLE)
         environment[VISIBLE] = ",".join(gpu.uuid for gpu in held)
         try:
@@ -140,6 +151,23 @@ def reserved(
                 del environment[VISIBLE]
             else:
                 environment[VISIBLE] = before
+
+
+def _usable(accelerator: Accelerator, requested: str, environment: MutableMapping[str, str]) -> list[Gpu]:
+    """Return the GPUs offered; none, with a line in the log, where nobody insists and what was given is not there."""
+    if accelerator == "cpu":
+        return []
+    try:
+        return offered(requested, environment)
+    except ConfigError as error:
+        if accelerator == "gpu" or requested:
+            raise
+        _say(f"{error.what} ({error.hint})")
+        return []
+
+
+def _say(why: str) -> None:
+    print(f"no GPU is used: {why}", flush=True)  # noqa: T201 - step log
 
 
 def _unavailable(count: int, gpus: Sequence[Gpu], busy: Sequence[str]) -> GpuUnavailable:
@@ -159,9 +187,8 @@ def _hold(gpu: Gpu, locks: Path, stack: ExitStack) -> str | None:
     with contextlib.suppress(FileExistsError):
         locks.mkdir(parents=True)
         locks.chmod(0o1777)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(locks / f"{gpu.uuid}.lock", flags, 0o666)
+        descriptor = _open(locks / f"{gpu.uuid.replace('/', '_')}.lock")
     except PermissionError:
         return "another user"  # the file's owner keeps others out
     stack.callback(os.close, descriptor)
@@ -169,8 +196,31 @@ def _hold(gpu: Gpu, locks: Path, stack: ExitStack) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-    if os.fstat(descriptor).st_uid == os.getuid() and stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o666:
-        os.fchmod(descriptor, 0o666)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+    with contextlib.suppress(OSError):  # who holds it is for people; a file that may only be read serves as well
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
     return None
+
+
+def _open(path: Path) -> int:
+    """Open a lock file that any user may have made.
+
+    It is opened without ``O_CREAT`` if it is there: with that, the kernel refuses files of other users in folders that
+    everybody may write to (``fs.protected_regular``).
+
+    Raises:
+        PermissionError: its owner lets nobody else read it.
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        try:
+            try:
+                return os.open(path, flags | os.O_RDWR)
+            except PermissionError:
+                return os.open(path, flags | os.O_RDONLY)
+        except FileNotFoundError:
+            pass
+        with contextlib.suppress(FileExistsError):  # another process was quicker: open what it made
+            descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(descriptor, 0o666)  # whatever the umask says
+            return descriptor

@@ -83,7 +83,7 @@ class Train(UsesPrepared, RemoteWorkflow):
         with reserved(spec.accelerator, spec.devices, self.gpus) as devices:
             from pidml.training import train  # after the devices are chosen: it loads torch
 
-            where = f"GPU {', '.join(f'{gpu.index} ({gpu.uuid})' for gpu in devices)}" if devices else "the processor"
+            where = f"GPU {', '.join(map(str, devices))}" if devices else "the processor"
             print(f"trains on {where}", flush=True)  # noqa: T201 - step log
             work = self.store.work(type(self).__name__, self.digest)
             summary = train(
