@@ -24,8 +24,9 @@ from law.config import Config
 from pidml import resources
 from pidml.atomic import write_json, write_text
 from pidml.batch.asking import parse_resources, resources_of
+from pidml.batch.environment import job_environment
 from pidml.batch.site import SECTION, Site, profile_file
-from pidml.batch.submission import htcondor_lines, job_environment, slurm_lines
+from pidml.batch.submission import htcondor_lines, slurm_lines
 from pidml.errors import BatchError, ConfigError
 from pidml.spec.resources_section import StepResources
 from tasks.framework import NO_JOB, JobTask

@@ -24,9 +24,10 @@ from pidml import resources
 from pidml.atomic import write_text
 from pidml.batch import htcondor, slurm
 from pidml.batch.commands import run_command
+from pidml.batch.environment import job_environment
 from pidml.batch.site import Site
 from pidml.batch.status import State
-from pidml.batch.submission import htcondor_lines, job_environment, slurm_lines
+from pidml.batch.submission import htcondor_lines, slurm_lines
 from pidml.batch.summary import telling_line
 from pidml.errors import BatchError
 from pidml.spec.resources_section import StepResources

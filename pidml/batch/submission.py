@@ -1,14 +1,11 @@
-"""What a job is told: resources and site in the scheduler's language, and the environment."""
+"""What a job asks for: resources and site in the scheduler's language."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pidml import resources
 from pidml.batch.htcondor import TOKEN
 from pidml.batch.site import Site
 from pidml.spec.resources_section import StepResources
@@ -18,14 +15,6 @@ JOB_FLAVOURS = {
     "espresso": 1 / 3, "microcentury": 1.0, "longlunch": 2.0, "workday": 8.0, "tomorrow": 24.0, "testmatch": 72.0,
     "nextweek": 168.0,
 }  # fmt: skip
-
-#: Variables that say where credentials lie (not the credentials themselves), and others that steps heed.
-_FORWARDED = {
-    "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "X509_CERT_DIR", "JALIEN_TOKEN_CERT", "JALIEN_TOKEN_KEY",
-    "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE", "KRB5CCNAME", "EOS_MGM_URL", "http_proxy",
-    "https_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "LANG", "LC_ALL",
-}  # fmt: skip
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|KEY$", re.IGNORECASE)
 
 
 def raised(asked: StepResources, site: Site, note: Mapping[str, Any]) -> tuple[int, int]:
@@ -114,26 +103,3 @@ def flavour(hours: float) -> str:
     'workday'
     """
     return next((name for name, limit in JOB_FLAVOURS.items() if hours <= limit), "nextweek")
-
-
-def job_environment(environment: Mapping[str, str], store: Path, cores: int) -> dict[str, str]:
-    """Return the variables that a job on a worker gets; never a secret, never the profile.
-
-    Args:
-        environment: that of the submitting process.
-        store: root of the store.
-        cores: processor cores that the job asked for.
-    """
-    values = {
-        key: value
-        for key, value in environment.items()
-        if (key.startswith("PIDML_") and not _SECRET.search(key)) or key in _FORWARDED
-    }
-    values.pop("PIDML_SITE", None)
-    return values | {
-        "PIDML_STORE": str(store),
-        "LAW_CONFIG_FILE": str(resources.law_config()),
-        "LAW__core__index_file": environment.get("LAW__core__index_file", str(resources.configs("law-index"))),
-        "OMP_NUM_THREADS": str(cores),
-        "PYTHONUNBUFFERED": "1",
-    }

@@ -13,7 +13,7 @@ from pidml.batch.asking import parse_resources, resources_of
 from pidml.batch.journal import Journal
 from pidml.batch.site import Site, profile_names, read_profile
 from pidml.batch.status import Cause, State
-from pidml.batch.submission import htcondor_lines, job_environment, raised, slurm_lines
+from pidml.batch.submission import htcondor_lines, raised, slurm_lines
 from pidml.batch.summary import summary_lines
 from pidml.errors import BatchError, ConfigError, DiskFull, ToolMissing
 from pidml.spec import parse_job
@@ -152,19 +152,6 @@ def test_job_files_say_what_was_asked_for() -> None:
     assert condor["allowed_execute_duration"] == 3600
     cern = dict(htcondor_lines(asked, read_profile("lxplus"), {"time": 16.0}, 1, "a-b-c-d"))
     assert cern["+JobFlavour"] == '"tomorrow"'
-
-
-def test_jobs_get_settings_but_no_secrets(tmp_path: Path) -> None:
-    given = {
-        "PIDML_GRID": "sandbox", "PIDML_SITE": "slurm", "PIDML_SERVER_TOKEN": "secret", "MACHINE_SECRET_KEY": "secret",
-        "AWS_SECRET_ACCESS_KEY": "secret", "X509_USER_PROXY": "/tmp/x509up", "HOME": "/home/a",
-    }  # fmt: skip
-    made = job_environment(given, tmp_path, 4)
-    assert "secret" not in made.values()
-    assert made["PIDML_GRID"] == "sandbox"
-    assert made["X509_USER_PROXY"] == "/tmp/x509up"
-    assert "PIDML_SITE" not in made
-    assert made["OMP_NUM_THREADS"] == "4"
 
 
 @pytest.mark.parametrize("name", profile_names())
