@@ -234,3 +234,18 @@ class BatchError(PidmlError):
     """Jobs of a step failed on the batch system, or it cannot be used."""
 
     code = "P910"
+
+
+class BatchUnavailable(BatchError):
+    """The batch system does not answer, or another process looks after a step's jobs: both pass by themselves."""
+
+    code = "P911"
+
+
+#: Codes of errors that may pass without anybody changing the job: a poller tries it again.
+TRANSIENT_CODES = frozenset(
+    {
+        *(StoreError.code, DiskFull.code, StepKilled.code, DownloadError.code, ChecksumMismatch.code),
+        *(ServerError.code, KeyRefused.code, AnswerLost.code, BatchUnavailable.code),
+    }
+)

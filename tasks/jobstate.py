@@ -18,13 +18,18 @@ def note_progress(job_directory: Path | None, step: str) -> None:
             write_progress(job_directory, step, 0.0)
 
 
-def note_failure(job_directory: Path | None, step: str, error: BaseException, log: Path | None = None) -> None:
-    """Record why a step failed. A full disk must not hide the error itself, so failing to write is not fatal."""
+def note_failure(
+    job_directory: Path | None, step: str, error: BaseException, log: Path | None = None, code: str = ""
+) -> None:
+    """Record why a step failed. A full disk must not hide the error itself, so failing to write is not fatal.
+
+    ``code`` is the code of the error behind it, if that tells more than the error's own.
+    """
     if job_directory is None:
         return
     record = {
         "step": step,
-        "code": error.code if isinstance(error, PidmlError) else "",
+        "code": code or (error.code if isinstance(error, PidmlError) else ""),
         "what": error.what if isinstance(error, PidmlError) else f"{type(error).__name__}: {error}",
         "hint": error.hint if isinstance(error, PidmlError) else "",
         "expected": isinstance(error, PidmlError),

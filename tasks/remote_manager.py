@@ -25,7 +25,7 @@ from law.contrib.slurm import SlurmJobManager
 from pidml.batch import htcondor, slurm
 from pidml.batch.journal import Journal
 from pidml.batch.status import VANISHED, JobStatus, State
-from pidml.errors import BatchError, PidmlError
+from pidml.errors import BatchError, BatchUnavailable, PidmlError
 
 #: How often in a row a job may be missing from the scheduler's answers before it counts as lost.
 MISSING_LIMIT = 3
@@ -61,7 +61,8 @@ class Watched:
         """Submit one job file, or several at once; return the number of each job.
 
         Raises:
-            BatchError: the scheduler will never take it, or did not take it for :data:`PATIENCE`.
+            BatchError: the scheduler will never take it.
+            BatchUnavailable: it did not take it for :data:`PATIENCE`.
         """
         several = isinstance(job_file, (list, tuple))
         files = [str(path) for path in (job_file if several else [job_file])]
@@ -78,7 +79,8 @@ class Watched:
                 now = time.monotonic()
                 self._down_since = min(self._down_since, now)
                 if now + pause > self._down_since + PATIENCE:
-                    raise BatchError(f"no job was taken for {PATIENCE:g} s: {text}", "rerun when it answers") from error
+                    what = f"no job was taken for {PATIENCE:g} s: {text}"
+                    raise BatchUnavailable(what, "rerun when it answers") from error
                 time.sleep(0 if len(numbers) == len(files) else pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:

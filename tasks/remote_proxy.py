@@ -35,8 +35,8 @@ from pidml.atomic import explained, write_text
 from pidml.batch.journal import Journal
 from pidml.batch.preflight import check_site
 from pidml.batch.status import Cause
-from pidml.batch.summary import cause_in_log, summary_lines
-from pidml.errors import BatchError, PidmlError
+from pidml.batch.summary import cause_in_log, code_in_log, summary_lines
+from pidml.errors import TRANSIENT_CODES, BatchError, BatchUnavailable, PidmlError
 from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
 from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
@@ -153,7 +153,7 @@ class SafeProxy(Sharing):
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BatchError(
+                raise BatchUnavailable(
                     f"another process looks after the jobs of {self.task.title} ({path})",
                     "wait for it, or end it first",
                 ) from error
@@ -314,6 +314,9 @@ class SafeProxy(Sharing):
     def _explained(self, error: Exception) -> BatchError:
         """Return what law raised (text alone) as an error that says what to do."""
         failed, total = len(self._failed_jobs()), len(self.job_data)
+        if str(error) == "poll_fails exceeded":  # law's
+            what = f"{self.task.title}: the scheduler did not answer {self.task.poll_fails} times in a row"
+            return BatchUnavailable(what, "the jobs may go on; rerun to take them up again")
         if not failed:
             return BatchError(f"{self.task.title}: {error}", "rerun to take up the jobs again")
         return BatchError(f"{self.task.title}: {failed} of {total} jobs failed", "rerun to submit those once more")
@@ -324,8 +327,15 @@ class SafeProxy(Sharing):
         print("\n".join([*lines, f"{self.task.title} failed: {error}"]), flush=True)  # noqa: T201
         failed = self._failed_jobs()
         log = Path(next(iter(failed.values()))["extra"].get("log", "")) if failed else None
-        note_failure(self.task.job_directory, self.task.title, error, log)
+        note_failure(self.task.job_directory, self.task.title, error, log, code=self._passing_code(failed))
         shown_once(error)
+
+    def _passing_code(self, failed: Mapping[int, Mapping[str, Any]]) -> str:
+        """Return the code of an error that may pass, if it is of that kind in every job that failed; otherwise ""."""
+        if any(each["cause"] != Cause.task for number in failed for each in self.note(number)["history"][-1:]):
+            return ""
+        codes = [code_in_log(Path(job["extra"].get("log", ""))) for job in failed.values()]
+        return codes[0] if codes and TRANSIENT_CODES.issuperset(codes) else ""
 
     def _failed_jobs(self) -> dict[int, dict[str, Any]]:
         return {number: job for number, job in self.job_data.jobs.items() if job["status"] == self.job_manager.FAILED}

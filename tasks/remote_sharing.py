@@ -15,7 +15,7 @@ from pidml.batch import htcondor, slurm
 from pidml.batch.journal import Journal
 from pidml.batch.registry import Entry, Jobs, Registry
 from pidml.batch.status import JobStatus, State
-from pidml.errors import BatchError
+from pidml.errors import BatchUnavailable
 
 #: Longest time, in s, that a submission takes to arrive after the submitter was killed.
 IN_FLIGHT = 5.0
@@ -68,7 +68,7 @@ class Sharing(BaseRemoteWorkflowProxy):
         for entry in entries:
             for token, number in self._living(entry).items():
                 if entry.system != self.workflow_type:
-                    raise BatchError(
+                    raise BatchUnavailable(
                         f"{self.task.title}: job {number} on {entry.system} makes one of the branches",
                         f"wait for it, cancel it, or go on with --workflow {entry.system}",
                     )

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from pidml.errors import BatchError, ToolMissing
+from pidml.errors import BatchUnavailable, ToolMissing
 
 #: Longest time for one query, in s; a controller that is busier than this is asked again later.
 QUERY_SECONDS = 120.0
@@ -33,13 +33,13 @@ def run_command(command: Sequence[str], accept: Sequence[str] = ()) -> str:
         accept: texts in an error message which mean "nothing found"; then "" is returned.
 
     Raises:
-        BatchError: the command failed or took too long.
+        BatchUnavailable: the command failed or took too long.
         ToolMissing: there is no such program.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=QUERY_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise BatchError(
+        raise BatchUnavailable(
             f"{command[0]} did not answer within {QUERY_SECONDS:g} s", "see whether the scheduler is up"
         ) from error
     except FileNotFoundError as error:
@@ -51,6 +51,6 @@ def run_command(command: Sequence[str], accept: Sequence[str] = ()) -> str:
     message = (done.stderr or done.stdout).strip()
     if any(text.lower() in message.lower() for text in accept):
         return ""
-    raise BatchError(
+    raise BatchUnavailable(
         f"{command[0]} failed with code {done.returncode}: {message[:500]}", "see whether the scheduler is up"
     )

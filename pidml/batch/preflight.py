@@ -11,7 +11,7 @@ from pidml.atomic import write_text
 from pidml.batch import htcondor, slurm
 from pidml.batch.commands import require_commands, run_command
 from pidml.batch.site import Site
-from pidml.errors import BatchError, ConfigError, DiskFull, ToolMissing
+from pidml.errors import BatchError, BatchUnavailable, ConfigError, DiskFull, ToolMissing
 
 #: File systems that exist on one machine only.
 _LOCAL_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
@@ -103,7 +103,7 @@ def partitions() -> list[Partition]:
     """Return the partitions that ``sinfo`` shows; empty if it cannot say.
 
     Raises:
-        BatchError: Slurm does not answer.
+        BatchUnavailable: Slurm does not answer.
     """
     try:
         out = run_command(["sinfo", "--noheader", "--format=%P|%l|%G"])
@@ -156,13 +156,13 @@ def scheduler_answers(site: Site) -> None:
     """Check that the scheduler answers at all.
 
     Raises:
-        BatchError, ToolMissing: it does not.
+        BatchUnavailable, ToolMissing: it does not.
     """
     command = {"slurm": ["sinfo", "--noheader"], "htcondor": ["condor_q", "-totals"]}.get(site.workflow)
     if command is not None:
         try:
             run_command(command)
         except BatchError as error:
-            raise BatchError(
+            raise BatchUnavailable(
                 f"the scheduler does not answer: {error.what}", "try again later, or --workflow local"
             ) from error

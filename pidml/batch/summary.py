@@ -14,6 +14,7 @@ LISTED = 20
 _TAIL_BYTES = 65536
 _OVER_MEMORY = re.compile(r"^slurmstepd.*(exceeded memory limit|oom.kill|Out Of Memory)", re.IGNORECASE | re.MULTILINE)
 _OVER_TIME = re.compile(r"^slurmstepd.*DUE TO TIME LIMIT", re.MULTILINE)
+_CODE = re.compile(r"failed: \[(P\d+)\]")
 _TELLING = re.compile(r"^pidml: |failed: \[P\d+\]|^slurmstepd.*error|^\w*(Error|Exception): ")
 
 
@@ -26,6 +27,12 @@ def telling_line(log: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if _TELLING.search(line)), "")
+
+
+def code_in_log(log: Path) -> str:
+    """Return the code of the error of ours that a job's log tells of last; "" if it ended otherwise."""
+    found = _CODE.search(telling_line(log))
+    return found[1] if found else ""
 
 
 def cause_in_log(log: Path, offset: int = 0) -> Cause:

@@ -6,6 +6,8 @@ what is seen                     what is done
 exit code 0                      completed, once every result is on the server
 ``failure.json`` with a code of  tried again: after ``retry`` seconds, then four times that, and so on; ``attempts``
 :data:`TRANSIENT_CODES`          tries without progress between them, then failed
+code P911 (the batch system is   tried again after four times ``retry``, as often as it takes: nobody's job is to fail
+away)                            because a scheduler is maintained
 exit code 10 or 20               the same (another process runs the job; external data are missing)
 ended by a signal (128 + n)      the same (out of memory, an operator's kill)
 too little room on the disk      the same
@@ -19,11 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pidml.alicetraint.jobs import JobDirectory, State, read_json
-from pidml.errors import DiskFull, PidmlError, StoreError
+from pidml.errors import TRANSIENT_CODES, BatchUnavailable, DiskFull, PidmlError, StoreError
 from pidml.settings import PollerLimits
 
-#: Codes of errors that may pass without anybody changing the job: DownloadError, StoreError, DiskFull, ServerError …
-TRANSIENT_CODES = frozenset({"P200", "P201", "P210", "P300", "P302", "P800", "P802", "P803"})
 #: Exit codes of ``law run`` that may pass: the job runs already, external data are missing.
 TRANSIENT_EXITS = frozenset({10, 20})
 _GROWTH = 4.0
@@ -111,6 +111,8 @@ def after_retry(state: State, progress: str, reason: Reason, limits: PollerLimit
     """Return the state of a job to be tried again, or of one whose tries are used up (phase stays for the caller)."""
     attempts = 1 if progress != state.progress else state.attempts + 1
     pause = min(limits.retry * _GROWTH ** min(attempts - 1, 20), _LONGEST_PAUSE)
+    if reason.code == BatchUnavailable.code:
+        attempts, pause = state.attempts, min(limits.retry * _GROWTH, _LONGEST_PAUSE)
     return state.but(
         phase="claimed", attempts=attempts, progress=progress, not_before=now + pause, reason=reason.plain()
     )

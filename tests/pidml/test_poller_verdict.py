@@ -6,6 +6,8 @@ import pytest
 
 from pidml.alicetraint.jobs import State, store_claim
 from pidml.errors import (
+    BatchError,
+    BatchUnavailable,
     ChecksumMismatch,
     DiskFull,
     DownloadError,
@@ -47,6 +49,8 @@ def test_exit_codes(job, code, kind):
         (ChecksumMismatch, "retry"),
         (DiskFull, "retry"),
         (ServerError, "retry"),
+        (BatchUnavailable, "retry"),
+        (BatchError, "failed"),
         (InputMissing, "failed"),
         (SpecError, "failed"),
         (TrainingError, "failed"),
@@ -84,3 +88,11 @@ def test_pauses_grow_fourfold_and_start_again_after_progress():
 @pytest.mark.parametrize(("now", "left"), [(1000, 60), (1059, 1), (1061, 0), (10**9, 0), (-(10**9), 0)])
 def test_a_clock_that_jumps_does_not_stop_a_job_for_long(now, left):
     assert due_in(State(not_before=1060.0), now) == left
+
+
+def test_a_batch_system_that_is_away_uses_up_no_tries():
+    away, state = Reason("P911", "sinfo does not answer"), State(attempts=2, progress="a")
+    for _ in range(50):
+        state = after_retry(state, "a", away, LIMITS, now=1000.0)
+    assert (state.attempts, state.not_before) == (2, 1240.0)
+    assert after_retry(state, "a", REASON, LIMITS, now=1000.0).attempts == 3
