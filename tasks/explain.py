@@ -14,7 +14,8 @@ class ExplainModel(UsesNetworks):
     A job owes it with ``evaluation.explain: true``; its report then shows it.
     """
 
-    reads = ("evaluation.explain_tracks", "seed")
+    version = 2
+    reads = ("thresholds", "evaluation.explain_tracks", "seed")
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
     upload_prefix = "explain"
 

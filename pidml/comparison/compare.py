@@ -44,7 +44,7 @@ def compare_models(contestants: Sequence[Contestant], out_dir: Path) -> dict[str
         The content of ``comparison.json``.
 
     Raises:
-        UnfairComparison, MissingColumn, NoTracks: see :func:`pidml.comparison.contestants.entrants`.
+        UnfairComparison, NoLabels, MissingColumn, NoTracks: see :func:`pidml.comparison.contestants.entrants`.
         BundleError, CorruptFile: an output of a job is damaged.
     """
     out_dir = Path(out_dir)

@@ -64,7 +64,8 @@ def entrants(contestants: Sequence[Contestant]) -> list[Entrant]:
 
     Raises:
         UnfairComparison: a model was trained on test tracks, or on data too different for a comparison to say anything.
-        MissingColumn: the first job's data have no labels, or no transverse momentum.
+        NoLabels: the first job's data are experimental.
+        MissingColumn: they have no transverse momentum.
         NoTracks: its test sample is empty.
     """
     first = contestants[0]

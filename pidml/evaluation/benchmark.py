@@ -45,7 +45,8 @@ def run_benchmark(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
         The content of ``metrics.json``.
 
     Raises:
-        MissingColumn: the data have no labels, or no transverse momentum.
+        NoLabels: the data are experimental.
+        MissingColumn: the test sample has no transverse momentum.
         NoTracks: the test sample is empty.
         CorruptFile: a training output lacks its certainties of the validation sample.
     """

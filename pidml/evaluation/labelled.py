@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pidml.data.prepared import PreparedDataset, Split
-from pidml.errors import MissingColumn, NoTracks
+from pidml.errors import MissingColumn, NoLabels, NoTracks
 
 
 def labelled_test(prepared: PreparedDataset) -> Split:
     """Return the test sample of simulated data.
 
     Raises:
-        MissingColumn: the data have no labels, or the sample no transverse momentum.
+        NoLabels: the data are experimental.
+        MissingColumn: the sample has no transverse momentum.
         NoTracks: the sample is empty.
     """
     if not prepared.simulation:
-        raise MissingColumn(
+        raise NoLabels(
             f"{prepared.path}: experimental data have no labels (no fPdgCode): purity and efficiency cannot be counted",
             "use simulation",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from pidml.atomic import atomic_file, write_json
 from pidml.data.prepared import PreparedDataset
-from pidml.evaluation.benchmark import read_thresholds
+from pidml.errors import NoTracks
 from pidml.evaluation.labelled import labelled_test
 from pidml.evaluation.tables import plain
+from pidml.evaluation.working_points import WorkingPoints, at_pt, read_working_points
 from pidml.explanation import tables
+from pidml.explanation.evaluator import Evaluator
 from pidml.explanation.permutation import permutation_importance
 from pidml.explanation.sample import Matrix, Sample
-from pidml.explanation.shapley import shapley_values
+from pidml.explanation.shapley import Estimate, shapley_values
 from pidml.plots import explanation as plots
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
@@ -27,9 +30,9 @@ _log = logging.getLogger(__name__)
 
 Predict = Callable[[Matrix], Matrix]
 REPEATS = 5
-BACKGROUND = 32
+BACKGROUND = 12
 #: Tracks for which Shapley values are computed at a time.
-CHUNK = 2500
+CHUNK = 2000
 
 
 def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: JobSpec, out_dir: Path) -> dict[str, Any]:
@@ -38,49 +41,66 @@ def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
     Args:
         prepared: labelled data.
         train_dirs: outputs of Train.
-        job: its ``evaluation.explain_tracks`` and ``seed`` are used.
+        job: its section ``thresholds``, ``evaluation.explain_tracks`` and ``seed`` are used.
         out_dir: existing directory to write into.
 
     Returns:
         The content of ``explanation.json``.
 
     Raises:
-        ToolMissing: Captum is not installed.
-        MissingColumn: the data have no labels.
-        NoTracks: the test sample is empty.
+        NoLabels: the data are experimental.
+        NoTracks: the test sample is empty, or too small to compare any track with others.
         CorruptFile, TrainingError: a training output is damaged or does not fit the others.
     """
     from pidml.training import load_classifier
 
     folders = [Path(folder) for folder in train_dirs]
-    classifier = load_classifier(folders)
-    return explain(prepared, classifier.predict, read_thresholds(folders), job, out_dir)
+    points = read_working_points(folders, prepared, job.thresholds)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".evaluator-") as scratch:
+        evaluator = Evaluator.of(load_classifier(folders), Path(scratch))
+        return explain(prepared, evaluator.predict, points, job, out_dir)
 
 
 def explain(
-    prepared: PreparedDataset, predict: Predict, thresholds: NDArray[np.float64], job: JobSpec, out_dir: Path
+    prepared: PreparedDataset,
+    predict: Predict,
+    thresholds: NDArray[np.float64] | WorkingPoints,
+    job: JobSpec,
+    out_dir: Path,
 ) -> dict[str, Any]:
     """Explain any classifier as :func:`explain_model` does a trained network; the same files, answer and errors.
 
     Args:
         prepared: labelled data.
         predict: raw features (tracks, features), NaN for missing → certainties (tracks, 6) in [0, 1].
-        thresholds: per target species, shape (6,).
+        thresholds: per target species, shape (6,), or per bin too; F1 is that of tracks with certainty ≥ threshold.
         job: as for :func:`explain_model`.
         out_dir: existing directory to write into.
     """
     out_dir = Path(out_dir)
     sample = Sample.draw(labelled_test(prepared), prepared.features, job.evaluation.explain_tracks, job.seed)
-    subjects = sample.subjects()
+    if max(len(group) for group in sample.alike) <= BACKGROUND:
+        raise NoTracks(
+            f"{prepared.path}: no more than {BACKGROUND} of {len(sample)} test tracks lack the same values: too few to "
+            "compare any with others",
+            "raise preparation.test_fraction or loosen the cuts",
+        )
+    subjects, outputs = sample.subjects(), predict(sample.features)
     _log.info("Shapley values of %d tracks", len(sample))
     shape = (len(sample), len(TARGET_NAMES), len(sample.names))
     with atomic_file(out_dir / "shapley.npy") as temporary:
         values = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-        base = shapley_values(predict, sample, values, background=BACKGROUND, chunk=CHUNK, seed=job.seed)
+        estimate = shapley_values(
+            predict, sample, outputs, values, background=BACKGROUND, chunk=CHUNK, seed=job.seed
+        )  # fmt: skip
         values.flush()
-    _write_tracks(out_dir / "shapley_tracks.npz", sample, base)
+    if alone := int((~estimate.explained).sum()):
+        _log.warning("%d tracks have no Shapley values: no more than %d others lack the same", alone, BACKGROUND - 1)
+    with atomic_file(out_dir / "shapley_tracks.npz") as temporary:
+        np.savez_compressed(temporary, row=sample.rows, pattern=sample.pattern, base=estimate.base)
     _log.info("permutation importance on %d tracks", len(sample))
-    permuted = permutation_importance(predict, sample, subjects, thresholds, repeats=REPEATS, seed=job.seed)
+    limits = _limits(thresholds, sample)
+    permuted = permutation_importance(predict, sample, subjects, outputs, limits, repeats=REPEATS, seed=job.seed)
     flat = {
         "permutation": tables.permutation_table(permuted, subjects, TARGET_NAMES),
         "shapley": tables.shapley_table(values, sample, subjects, TARGET_NAMES),
@@ -88,32 +108,35 @@ def explain(
     for name, frame in flat.items():
         with atomic_file(out_dir / f"explanation_{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.7g")
-    record = plain(_record(sample, flat))
+    record = plain(_record(sample, flat, estimate, thresholds))
     record["plots"] = plots.draw_all(record, sample, values, out_dir)
     write_json(out_dir / "explanation.json", record)
     return dict(record)
 
 
-def _write_tracks(path: Path, sample: Sample, base: NDArray[np.float64]) -> None:
-    """Write which tracks the Shapley values belong to, and what they add up from."""
-    of_track = np.empty((len(sample), base.shape[1]))
-    for group, value in zip(sample.alike, base, strict=True):
-        of_track[group] = value
-    with atomic_file(path) as temporary:
-        np.savez_compressed(temporary, row=sample.rows, pattern=sample.pattern, base=of_track.astype(np.float32))
+def _limits(thresholds: NDArray[np.float64] | WorkingPoints, sample: Sample) -> Matrix:
+    """Return the threshold of each track and species, float32 (tracks, 6)."""
+    if isinstance(thresholds, WorkingPoints):
+        return thresholds.at(sample.pt)
+    return at_pt(thresholds, None, sample.pt)
 
 
-def _record(sample: Sample, flat: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    sample: Sample, flat: dict[str, Any], estimate: Estimate, thresholds: NDArray[np.float64] | WorkingPoints
+) -> dict[str, Any]:
     permuted, shapley = flat["permutation"], flat["shapley"]
     codes, counts = np.unique(sample.pattern, return_counts=True)
     return {
-        "format": 1,
+        "format": 2,
         "tracks": len(sample),
+        "without_shapley": int((~estimate.explained).sum()),
         "patterns": {tables.selection_name(code): count for code, count in zip(codes, counts, strict=True)},
         "features": sample.names,
         "kinds": {each.name: [sample.names[c] for c in each.columns] for each in sample.subjects() if each.is_kind},
         "repeats": REPEATS,
         "background": BACKGROUND,
+        "shapley_error": dict(zip(TARGET_NAMES, estimate.error, strict=True)),
+        "thresholds": thresholds.rule.rule if isinstance(thresholds, WorkingPoints) else None,
         "permutation": tables.nested(
             permuted, ("baseline", "importance", "error"), "species", "selection", "subject", "figure"
         ),

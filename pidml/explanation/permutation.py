@@ -46,7 +46,8 @@ def permutation_importance(
     predict: Predict,
     sample: Sample,
     subjects: tuple[Subject, ...],
-    thresholds: NDArray[np.float64],
+    outputs: Matrix,
+    thresholds: Matrix,
     *,
     repeats: int,
     seed: int,
@@ -57,7 +58,8 @@ def permutation_importance(
         predict: raw features (tracks, features) → certainties (tracks, species).
         sample: the tracks, with labels.
         subjects: what is exchanged; the features of a kind stay together.
-        thresholds: per species; a track is accepted when certainty ≥ threshold.
+        outputs: what ``predict`` gives for the sample, float32 (tracks, species).
+        thresholds: float32 (tracks, species); a track is accepted when certainty ≥ threshold.
         repeats: number of random exchanges, at least 2.
         seed: of the exchanges.
     """
@@ -65,16 +67,24 @@ def permutation_importance(
     truth = truth_matrix(sample.pdg)
     groups = [np.arange(len(sample)) if each is None else np.flatnonzero(sample.pattern == each) for each in SELECTIONS]
 
-    def judged(features: Matrix) -> Real:
-        scores = predict(features)
-        return np.stack([_figures(truth[rows], scores[rows], thresholds) for rows in groups], axis=1)
+    def judged(scores: Matrix) -> Real:
+        return np.stack([_figures(truth[rows], scores[rows], thresholds[rows]) for rows in groups], axis=1)
+
+    def without(subject: Subject) -> Matrix:
+        features, scores = exchanged(sample, subject, rng), outputs.copy()
+        own = list(subject.columns)
+        before, after = sample.features[:, own], features[:, own]
+        differs = np.flatnonzero(~((before == after) | np.isnan(before)).all(axis=1))  # the others give what they gave
+        if len(differs):
+            scores[differs] = predict(features[differs])
+        return scores
 
     signs = np.array(list(FIGURES.values()))[:, None, None]
-    baseline = judged(sample.features)
+    baseline = judged(outputs)
     changes = np.full((len(subjects), repeats, *baseline.shape), np.nan)
     for position, subject in enumerate(subjects):
         for repeat in range(repeats):
-            changes[position, repeat] = signs * (judged(exchanged(sample, subject, rng)) - baseline)
+            changes[position, repeat] = signs * (judged(without(subject)) - baseline)
         lacking = [not _has(sample, subject, rows) for rows in groups]
         changes[position, :, :, lacking] = np.nan
     error = changes.std(axis=1, ddof=1) / np.sqrt(repeats)
@@ -93,9 +103,9 @@ def _has(sample: Sample, subject: Subject, rows: NDArray[np.int64]) -> bool:
     return bool((~np.isnan(sample.features[np.ix_(rows, np.array(subject.columns))])).any())
 
 
-def _figures(truth: NDArray[np.bool_], scores: Matrix, thresholds: NDArray[np.float64]) -> Real:
+def _figures(truth: NDArray[np.bool_], scores: Matrix, thresholds: Matrix) -> Real:
     """Return AUC, F1 and logarithmic loss (nats per track) per species, shape (3, species); NaN where undefined."""
-    selected = scores >= thresholds.astype(np.float32)
+    selected = scores >= thresholds
     right, wrong = (selected & truth).sum(axis=0), (selected ^ truth).sum(axis=0)
     of_truth = np.clip(np.where(truth, scores, 1 - scores).astype(np.float64), _SMALLEST, 1.0)
     return np.stack(

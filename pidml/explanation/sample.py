@@ -43,6 +43,7 @@ class Sample:
         rows: int64 (tracks,), their rows in the split, increasing.
         features: float32 (tracks, features), raw units, NaN for missing.
         pdg: int32 (tracks,).
+        pt: float32 (tracks,), transverse momentum, GeV/c.
         pattern: uint8 (tracks,), missing patterns.
         alike: groups of tracks that lack the same values: int64 positions in the sample.
     """
@@ -51,6 +52,7 @@ class Sample:
     rows: NDArray[np.int64]
     features: Matrix
     pdg: NDArray[np.int32]
+    pt: Matrix
     pattern: NDArray[np.uint8]
     alike: tuple[NDArray[np.int64], ...]
 
@@ -66,9 +68,8 @@ class Sample:
         features = np.array(split.features[rows], np.float32)
         _, group = np.unique(np.isnan(features), axis=0, return_inverse=True)
         alike = tuple(np.flatnonzero(group == number) for number in range(int(group.max(initial=-1)) + 1))
-        return cls(
-            tuple(names), rows, features, np.array(split.pdg[rows]), tracks.feature_pattern(features, names), alike
-        )
+        pdg, pt = np.array(split.pdg[rows]), np.array(split.column("fPt")[rows])
+        return cls(tuple(names), rows, features, pdg, pt, tracks.feature_pattern(features, names), alike)
 
     def __len__(self) -> int:
         return len(self.rows)

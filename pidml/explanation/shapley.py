@@ -1,84 +1,124 @@
-"""Shapley values: how each feature of a track moves its certainties away from the mean of comparable tracks.
+"""Shapley values: how each feature of a track moves its certainties away from those of comparable tracks.
 
-Features are put in one by one, in random order, in place of those of a background track; the mean of the changes of the
-output is the feature's Shapley value (Štrumbelj and Kononenko, Knowl. Inf. Syst. 41 (2014) 647), computed with Captum
-for thousands of tracks at a time. A track's values add up to its output minus the mean output of the background. The
-background of a track are tracks that lack the same values, so features that are missing get nothing.
+Features are put in one by one, in random order, in place of those of another track; the mean of the changes of the
+output is the feature's Shapley value (Štrumbelj and Kononenko, Knowl. Inf. Syst. 41 (2014) 647). The other tracks, the
+background, lack the same values, so features that are missing get nothing. A track's values add up to its output minus
+the mean output of its background.
+
+General libraries draw orders and background at random. Here both are spread evenly, which halves the error for the same
+number of evaluations (measured on trained networks): every second order is the reverse of the one before (Mitchell et
+al., J. Mach. Learn. Res. 23 (2022) 43), and background tracks are equidistant from a random start on among the tracks
+sorted by species and transverse momentum. Outputs of tracks as they are are evaluated once, not once per order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pidml.errors import ToolMissing
 from pidml.explanation.sample import Matrix, Sample
 
 Predict = Callable[[Matrix], Matrix]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of Shapley values beside the values.
+
+    Attributes:
+        base: float32 (tracks, outputs), mean output of each track's background; NaN where too few tracks are alike.
+        error: float64 (outputs,), standard error of a track's value, from how much two halves of the orders differ:
+            root mean square over tracks and features; NaN without values.
+    """
+
+    base: Matrix
+    error: NDArray[np.float64]
+
+    @property
+    def explained(self) -> NDArray[np.bool_]:
+        """Which tracks have values, (tracks,)."""
+        return np.asarray(~np.isnan(self.base[:, 0]))
 
 
 def shapley_values(
-    predict: Predict, sample: Sample, out: Matrix, *, background: int, chunk: int, seed: int
-) -> NDArray[np.float64]:
+    predict: Predict, sample: Sample, outputs: Matrix, out: Matrix, *, background: int, chunk: int, seed: int
+) -> Estimate:
     """Estimate the Shapley values of every track for every output.
 
     Args:
         predict: raw features (tracks, features) → outputs (tracks, outputs).
-        sample: the tracks; background tracks are drawn from it.
-        out: float32 (tracks, outputs, features), may be a memory map; filled chunk by chunk, NaN for missing features.
-        background: background tracks per group of tracks that lack the same values; each stands for one order of the
-            features.
-        chunk: tracks evaluated at a time, which bounds the memory.
+        sample: the tracks; the background of each is drawn from the others that lack the same values.
+        outputs: what ``predict`` gives for the sample, float32 (tracks, outputs).
+        out: float32 (tracks, outputs, features), may be a memory map; filled chunk by chunk, NaN for missing features,
+            and for tracks of which there are no more than ``background`` that lack the same values.
+        background: background tracks of each track, a multiple of 4; each stands for one order of the features.
+        chunk: tracks looked at at a time, which bounds the memory.
         seed: of background tracks and orders.
-
-    Returns:
-        Base values, float64 (groups, outputs): the mean outputs of the background tracks, for each group in
-        ``sample.alike``.
-
-    Raises:
-        ToolMissing: Captum is not installed.
     """
     rng = np.random.default_rng(seed)
-    base = np.empty((len(sample.alike), out.shape[1]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for number, group in enumerate(sample.alike):
-            drawn = sample.features[rng.choice(group, background, replace=len(group) < background)]
-            base[number] = predict(drawn).mean(axis=0, dtype=np.float64)
-            there = sample.there(group)
-            for start in range(0, len(group), chunk):
-                rows = group[start : start + chunk]
-                found = np.full((len(rows), *out.shape[1:]), np.nan, np.float32)
-                if len(there):  # tracks without any value are all alike
-                    found[:, :, there] = _of_chunk(predict, sample.features[rows], drawn, there)
-                out[rows] = found
-    return base
+    base = np.full(outputs.shape, np.nan, np.float32)
+    squares, count = np.zeros(outputs.shape[1]), 0
+    for group in sample.alike:
+        there = sample.there(group)
+        ordered = group[np.lexsort((sample.pt[group], sample.pdg[group]))]
+        for start in range(0, len(group), chunk):
+            places = np.arange(start, min(start + chunk, len(group)))
+            rows = ordered[places]
+            found = np.full((len(rows), *out.shape[1:]), np.nan, np.float32)
+            if len(group) > background and len(there):
+                others = ordered[_spread(places, len(group), background, rng)]
+                base[rows] = outputs[others].mean(axis=1, dtype=np.float64)
+                orders = _orders(there, others.shape, rng)
+                changes = _changes(predict, sample.features, outputs, rows, others, orders)[..., there]
+                found[..., there] = changes.mean(axis=1)
+                squares += _half_difference(changes)
+                count += len(rows) * len(there)
+            out[rows] = found
+    with np.errstate(invalid="ignore"):
+        return Estimate(base, np.sqrt(squares / count) if count else np.full(len(squares), np.nan))
 
 
-def _of_chunk(predict: Predict, features: Matrix, background: Matrix, there: NDArray[np.int64]) -> Matrix:
-    """Return the values of a chunk, float32 (tracks, outputs, features that are there)."""
-    try:
-        from captum.attr import ShapleyValueSampling
-    except ImportError as error:
-        raise ToolMissing(
-            f"Shapley values need the package captum: {error}", "install the extra: pip install 'pidml[explain]'"
-        ) from error
+def _spread(places: Index, size: int, background: int, rng: np.random.Generator) -> Index:
+    """Return for each place in a list of ``size`` others in it, equidistant, (places, background); each as likely."""
+    start = rng.random((len(places), 1)) + np.arange(background)
+    steps = np.minimum((start * ((size - 1) / background)).astype(np.int64), size - 2)
+    return np.asarray((places[:, None] + 1 + steps) % size)
 
-    def evaluate(given: Tensor) -> Tensor:
-        whole = np.full((len(given), features.shape[1]), np.nan, np.float32)
-        whole[:, there] = given.numpy()
-        return torch.from_numpy(np.ascontiguousarray(predict(whole)))
 
-    method = ShapleyValueSampling(evaluate)
-    inputs = torch.from_numpy(np.ascontiguousarray(features[:, there]))
-    total: Tensor | None = None
-    for each in background:
-        found: Tensor = method.attribute(inputs, baselines=torch.from_numpy(each[there][None]), n_samples=1)
-        total = found if total is None else total.add_(found)
-    assert total is not None
-    values: Matrix = (total / len(background)).numpy()
-    return values
+def _orders(columns: Index, shape: tuple[int, ...], rng: np.random.Generator) -> Index:
+    """Return random orders of the columns, (*shape, columns); along the last axis of ``shape`` in pairs, reversed."""
+    tracks, background = shape
+    orders = rng.permuted(np.broadcast_to(columns, (tracks, background // 2, len(columns))), axis=2)
+    return np.stack([orders, orders[..., ::-1]], axis=2).reshape(tracks, background, len(columns))
+
+
+def _changes(predict: Predict, features: Matrix, outputs: Matrix, rows: Index, others: Index, orders: Index) -> Matrix:
+    """Return by how much outputs change as features of ``rows`` replace those of ``others`` one by one.
+
+    The result is float32 (rows, background, outputs, features), 0 for features that are not in ``orders``.
+    """
+    target = np.repeat(rows, others.shape[1])
+    state, previous = features[others.ravel()], outputs[others.ravel()]
+    result = np.zeros((len(target), outputs.shape[1], features.shape[1]), np.float32)
+    line, last = np.arange(len(target)), orders.shape[2] - 1
+    for step, column in enumerate(orders.reshape(len(target), -1).T):
+        value = features[target, column]
+        differs = np.flatnonzero(state[line, column] != value)  # the others give what they gave
+        state[line, column] = value
+        now = outputs[target] if step == last else previous.copy()
+        if step != last and len(differs):
+            now[differs] = predict(state[differs])
+        result[line, :, column] = now - previous
+        previous = now
+    return result.reshape(*others.shape, *result.shape[1:])
+
+
+def _half_difference(changes: Matrix) -> NDArray[np.float64]:
+    """Return the sum over tracks and features of the squared standard error of their mean changes, (outputs,)."""
+    pairs = changes.reshape(changes.shape[0], -1, 2, *changes.shape[2:]).mean(axis=2)
+    half = (pairs[:, 0::2].mean(axis=1) - pairs[:, 1::2].mean(axis=1)) / 2
+    return np.asarray(np.square(half, dtype=np.float64).sum(axis=(0, 2)))

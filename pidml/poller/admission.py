@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def refusal(job: JobDirectory, state: State, settings: Settings) -> Verdict | None:
-    """Return why a job cannot be started: its specification is wrong, or there is no room."""
+    """Return why a job cannot be started: its specification is wrong, its data have no labels, or there is no room."""
     try:
         spec = job_of_task(job.claim(), settings.file_roots, settings.producer)
+        spec.check_labels()
         needed = needed_bytes(spec) if state.runs == 0 else 0
         if can_never_fit(settings.store, settings.limits.min_free, needed):
             what = f"the task's files ({needed / 1e9:.0f} GB with tables) exceed this machine's whole disk"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -202,7 +203,10 @@ def explanation(folder: Path | None) -> dict[str, Any] | None:
                 ],
             }
         )
-    return {key: record[key] for key in ("tracks", "repeats", "background", "kinds")} | {
+    errors = [each for each in record["shapley_error"].values() if each is not None]
+    shown = ("tracks", "without_shapley", "repeats", "background", "kinds", "thresholds")
+    return {key: record[key] for key in shown} | {
+        "error": math.sqrt(sum(each * each for each in errors) / len(errors)) if errors else None,
         "tabs": tabs,
         "figures": [figure for figure in figures if figure["species"] is None],
     }

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from pidml.errors import SpecError
+from pidml.errors import NoLabels, SpecError
 from pidml.spec.adaptation_section import Adaptation
 from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
@@ -70,6 +70,19 @@ class JobSpec(Section):
         if self.training.warm_start and self.model.architecture in ("boosted-trees", "random-forest"):
             raise ValueError(f"training.warm_start is for networks; {self.model.architecture} starts from nothing")
         return self
+
+    def check_labels(self) -> None:
+        """Make sure that the job names simulation: networks are trained and judged on tracks whose species are known.
+
+        Raises:
+            NoLabels: the job's files are experimental data.
+        """
+        if not self.dataset.simulation:
+            raise NoLabels(
+                f"{self.name}: dataset.simulation is false: experimental data have no labels to train on",
+                "train on simulation, and name these files under adaptation.files to adapt to them; steps that need no "
+                "labels, such as PrepareDataset, can be run alone",
+            )
 
     def of_experimental_files(self) -> JobSpec:
         """Return the job that prepares the files of ``adaptation`` as this one prepares those of ``dataset``.

@@ -20,7 +20,7 @@ from pidml import tracks
 from pidml.comparison import Contestant, compare_models
 from pidml.comparison.contestants import entrants
 from pidml.data.prepared import PreparedDataset
-from pidml.errors import BundleError, MissingColumn, NoTracks, UnfairComparison
+from pidml.errors import BundleError, NoLabels, NoTracks, UnfairComparison
 from pidml.evaluation import metrics
 from pidml.evaluation.benchmark import judge, read_thresholds
 from pidml.evaluation.delong import auc_difference, auc_error, placements
@@ -101,7 +101,7 @@ def test_other_momentum_limits_or_features_on_other_tracks_are_refused(prepared,
 
 def test_data_without_labels_or_test_tracks_are_refused(tmp_path):
     data = write_prepared(tmp_path / "data", (50, 20, 30), simulation=False)
-    with pytest.raises(MissingColumn, match="no labels"):
+    with pytest.raises(NoLabels, match="no labels"):
         entrants([contestant(data, "a"), contestant(data)])
     empty = write_prepared(tmp_path / "empty", (50, 20, 0))
     with pytest.raises(NoTracks):

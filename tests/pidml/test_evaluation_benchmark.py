@@ -12,7 +12,7 @@ from support.prepared_data import write_prepared
 
 from pidml import simulation, species, tracks
 from pidml.data.prepared import PreparedDataset
-from pidml.errors import CorruptFile, MissingColumn, NoTracks
+from pidml.errors import CorruptFile, NoLabels, NoTracks
 from pidml.evaluation.benchmark import judge, read_thresholds, summary_lines
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.working_points import chosen
@@ -173,7 +173,7 @@ def test_species_absent_from_the_test_sample_is_drawn_as_such(tmp_path):
 
 def test_data_without_labels_and_empty_samples_are_refused(tmp_path):
     unlabelled = write_prepared(tmp_path / "data", (100, 10, 10), simulation=False)
-    with pytest.raises(MissingColumn, match="fPdgCode"):
+    with pytest.raises(NoLabels, match="fPdgCode"):
         judge(unlabelled, blurred, np.full(6, 0.5), JobSpec(), tmp_path)
     empty = write_prepared(tmp_path / "empty", (100, 10, 10))
     for name, dtype, shape in (("pdg", np.int32, (0,)), ("features", np.float32, (0, 16)), ("aux", np.float32, (0, 9))):

@@ -41,6 +41,15 @@ def test_tasks_that_make_no_sense_fail_with_the_reason_and_the_poller_lives_on(m
     assert machine.status(good) is TaskStatus.COMPLETED
 
 
+def test_a_task_about_experimental_data_fails_before_it_is_started(machine):
+    path = "/alice/data/2026/LHC26a/1/apass1/AOD/001/AO2D.root"
+    task = machine.server.store.queue_task("data", [{"Path": path}], {}, is_data=True)
+    counts = run(machine)
+    assert (counts.claimed, counts.failed) == (1, 1)
+    assert "P605" in failure_text(machine, task)
+    assert not job_directory(machine.settings.store, task).log_file.exists()
+
+
 def test_json_nested_ten_thousand_deep_fails_that_task_only(machine):
     [task] = machine.queue()
     body = b'{"ID":%d,"Configuration":' % task + b'{"a":' * 10_000 + b"1" + b"}" * 10_001

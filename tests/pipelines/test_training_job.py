@@ -104,6 +104,16 @@ def test_the_index_of_tasks_is_up_to_date(tmp_path: Path) -> None:
     assert (tmp_path / "index").read_text() == (ROOT / "configs" / "law-index").read_text()
 
 
+def test_a_job_about_experimental_data_is_refused_before_anything_is_obtained(tmp_path: Path) -> None:
+    job = tmp_path / "data.yaml"
+    job.write_text(yaml.safe_dump({"dataset": {"files": [str(tmp_path / "absent.root")], "simulation": False}}))
+    result = law_run(tmp_path / "store", "TrainingJob", "--job", str(job))
+    assert result.returncode == 50
+    assert "[P605]" in result.stdout + result.stderr
+    assert "adaptation.files" in result.stdout + result.stderr
+    assert list((tmp_path / "store").glob("[A-Z]*")) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
