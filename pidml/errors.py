@@ -163,7 +163,7 @@ class NoLabels(TrainingError):
 
 
 class OutOfMemory(TrainingError):
-    """Memory ran out in a training, and smaller parts of a batch did not help."""
+    """Memory ran out in a training, and smaller parts of a batch did not help or are not possible."""
 
     code = "P606"
 

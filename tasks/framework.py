@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,7 +82,7 @@ class JobTask(law.Task):
 
     def settings(self) -> dict[str, Any]:
         """Return the fields named in ``reads`` as plain data."""
-        return {path: _plain(self.spec, path) for path in self.reads}
+        return {path: self.spec.identity(path) for path in self.reads}
 
     def upstream(self) -> Sequence[JobTask]:
         """Return the tasks whose outputs this one reads."""
@@ -227,11 +227,3 @@ def _spec(job: str, job_id: int, changed: int) -> JobSpec:  # noqa: ARG001 - par
     if (job == "") == (job_id == NO_JOB):
         raise SpecError("which job? exactly one of --job and --job-id is needed", "for example: --job sandbox")
     return load_job(job) if job else load_claimed_job(Store.from_environment(), job_id)
-
-
-def _plain(spec: JobSpec, path: str) -> Any:
-    """Return the field at a dotted path as plain data; a section may say itself what of it counts."""
-    *sections, name = path.split(".")
-    holder: Any = reduce(getattr, sections, spec)
-    value = getattr(holder, name)
-    return value.identity() if hasattr(value, "identity") else holder.model_dump(mode="json", include={name})[name]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import luigi
 
 from pidml.alicetraint.jobs import stop_requested, write_progress
+from pidml.spec.model_sections import TREES
 from pidml.species import TARGET_NAMES
 from tasks.prepare import PrepareDataset, UsesPrepared
-from tasks.remote import RemoteWorkflow
+from tasks.remote import IN_JOB, RemoteWorkflow
 from tasks.sources import sources_of
 from tasks.tpc_response import TrainTPCResponse
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
-    version = 2
+    version = 3
     reads = ("model", "training", "dataset.derive", "adaptation", "seed")
     uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
     upload_prefix = "train"
@@ -79,8 +80,11 @@ class Train(UsesPrepared, RemoteWorkflow):
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""
         from pidml.gpus import reserved
 
-        spec = self.spec.training
-        with reserved(spec.accelerator, spec.devices, self.gpus) as devices:
+        spec, architecture = self.spec.training, self.spec.model.architecture
+        if unread := self.spec.unread():
+            print(f"not read by {architecture}: {', '.join(unread)}", flush=True)  # noqa: T201 - step log
+        granted = round(self.resources_asked.memory * 1e9) if IN_JOB else None
+        with reserved("cpu" if architecture in TREES else spec.accelerator, spec.devices, self.gpus) as devices:
             from pidml.training import train  # after the devices are chosen: it loads torch
 
             where = f"GPU {', '.join(map(str, devices))}" if devices else "the processor"
@@ -88,7 +92,7 @@ class Train(UsesPrepared, RemoteWorkflow):
             work = self.store.work(type(self).__name__, self.digest)
             summary = train(
                 self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch,
-                experimental=self.experimental, derived=self.derived,
+                experimental=self.experimental, derived=self.derived, memory_bytes=granted,
             )  # fmt: skip
         return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import reduce
 from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError, model_validator
@@ -11,15 +12,13 @@ from pidml.errors import NoLabels, SpecError
 from pidml.spec.adaptation_section import Adaptation
 from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
-from pidml.spec.model_sections import Evaluation, Export, Model, Training
+from pidml.spec.model_sections import TREES, Evaluation, Export, Model, Training
 from pidml.spec.resources_section import Resources
 from pidml.spec.response_section import Response
 from pidml.spec.thresholds_section import Thresholds
 
 #: Architectures with one last hidden layer that a discriminator can look at.
 ADAPTABLE = ("masked-mlp", "attention", "mlp")
-#: Architectures that see the features as they are.
-UNDERIVED = ("boosted-trees", "random-forest")
 
 
 class JobSpec(Section):
@@ -43,7 +42,7 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _derivable(self) -> Self:
-        if self.dataset.derive and self.model.architecture in UNDERIVED:
+        if self.dataset.derive and self.model.architecture in TREES:
             raise ValueError(
                 f"dataset.derive is not possible with model.architecture = {self.model.architecture}, which sees the "
                 "features as they are"
@@ -63,11 +62,16 @@ class JobSpec(Section):
             )
         if self.training.compile:
             raise ValueError("training.compile is not possible with adaptation")
+        if self.training.devices > 1:
+            raise ValueError(
+                f"training.devices = {self.training.devices} is not possible with adaptation, whose discriminator "
+                "looks at a batch as a whole; allowed: 1"
+            )
         return self
 
     @model_validator(mode="after")
     def _starts_from_weights(self) -> Self:
-        if self.training.warm_start and self.model.architecture in ("boosted-trees", "random-forest"):
+        if self.training.warm_start and self.model.architecture in TREES:
             raise ValueError(f"training.warm_start is for networks; {self.model.architecture} starts from nothing")
         return self
 
@@ -83,6 +87,25 @@ class JobSpec(Section):
                 "train on simulation, and name these files under adaptation.files to adapt to them; steps that need no "
                 "labels, such as PrepareDataset, can be run alone",
             )
+
+    def identity(self, path: str) -> Any:
+        """Return the setting or section at a dotted path as plain data; of a section, what changes an output."""
+        if path == "training":
+            return self.training.identity(self.model.architecture)
+        *sections, name = path.split(".")
+        holder: Any = reduce(getattr, sections, self)
+        value = getattr(holder, name)
+        return value.identity() if hasattr(value, "identity") else holder.model_dump(mode="json", include={name})[name]
+
+    def unread(self) -> list[str]:
+        """Return the settings that were changed but that this architecture does not read, such as ``model.depth``."""
+        read = {"model": self.model.read(), "training": self.training.read_by(self.model.architecture)}
+        return [
+            f"{section}.{name}"
+            for section, own in read.items()
+            for name, field in type(getattr(self, section)).model_fields.items()
+            if name not in own and getattr(getattr(self, section), name) != field.default
+        ]
 
     def of_experimental_files(self) -> JobSpec:
         """Return the job that prepares the files of ``adaptation`` as this one prepares those of ``dataset``.

@@ -11,6 +11,13 @@ from pidml.identity import file_checksum
 from pidml.spec.base import Counts, Real, Reals, Section, setting
 from pidml.spec.weight_files import weight_files
 
+#: Architectures that grow trees on the processor; all others are networks, trained by gradients.
+TREES = ("boosted-trees", "random-forest")
+#: Settings of ``training`` that trees read.
+_OF_TREES = {"objective", "patience", "min_improvement", "class_weights", "pattern_weights", "undersample"}
+#: Settings of ``training`` that say where it runs, not what comes out.
+_WHERE = {"accelerator", "devices"}
+
 
 class Model(Section):
     """The network. Settings that an architecture does not use do not change its outputs' identity."""
@@ -60,8 +67,8 @@ class Model(Section):
             raise ValueError(f"d_model = {self.d_model} must be a multiple of num_heads = {self.num_heads}")
         return self
 
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that this architecture reads."""
+    def read(self) -> set[str]:
+        """Return the names of the settings that this architecture reads."""
         own = {
             "masked-mlp": {"hidden", "dropout"},
             "ensemble": {"hidden", "dropout"},
@@ -79,7 +86,11 @@ class Model(Section):
             "boosted-trees": {"rounds", "depth", "shrinkage", "track_fraction"},
             "random-forest": {"trees", "leaves", "leaf_tracks", "tree_tracks", "feature_fraction"},
         }[self.architecture]
-        return self.model_dump(mode="json", include={"architecture", "heads"} | own)
+        return {"architecture", "heads"} | own
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that this architecture reads."""
+        return self.model_dump(mode="json", include=self.read())
 
 
 class Training(Section):
@@ -125,13 +136,22 @@ class Training(Section):
             raise ValueError("undersample and pattern_weights both balance missing patterns: choose one")
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def read_by(self, architecture: str) -> set[str]:
+        """Return the names of the settings that are read where models of an architecture are trained."""
+        return _OF_TREES if architecture in TREES else set(type(self).model_fields)
+
+    def identity(self, architecture: str) -> dict[str, Any]:
         """Return the settings that change what comes out; weights to start from count by their content.
+
+        Args:
+            architecture: that of the model that is trained.
 
         Raises:
             WarmStartError: there are no weights where ``warm_start`` says.
         """
-        own = self.model_dump(mode="json", exclude={"accelerator", "devices"})
+        own = self.model_dump(mode="json", include=self.read_by(architecture) - _WHERE)
+        if "warm_start" not in own:
+            return own
         return own | {"warm_start": [file_checksum(path) for path in weight_files(self.warm_start)]}
 
 

@@ -26,6 +26,7 @@ from pidml.training.blocks import BLOCK, fit_blocks, tree_columns
 from pidml.training.fit import Fit
 from pidml.training.fitters import library
 from pidml.training.labels import class_indices, species_counts
+from pidml.training.memory import out_of_memory
 from pidml.training.objective import output_count
 from pidml.training.record import AfterEpoch
 from pidml.training.weights import sample_weights
@@ -41,8 +42,13 @@ def fit(
 
     Raises:
         ToolMissing: XGBoost is not installed.
+        OutOfMemory: memory does not suffice.
     """
-    return fit_blocks(_Boosting(prepared, job, species), prepared, job, species, work_dir, after_epoch)
+    with out_of_memory(
+        f"while trees grew on {len(prepared.split('train'))} tracks",
+        "use a machine with more memory; fewer tracks (preparation.max_tracks) need less, and so do lower trees",
+    ):
+        return fit_blocks(_Boosting(prepared, job, species), prepared, job, species, work_dir, after_epoch)
 
 
 class _Boosting:
@@ -61,8 +67,10 @@ class _Boosting:
         self.start = self._prior(species_counts(train, self.species), len(train))
         self.train = self._table("train")
         self.validation = self._table("validation", ref=self.train)
-        self.weights = self._weights(train)
+        table = sample_weights(prepared, job.training, self.species, draws=False)
+        self.weights = self._weights(train, table)
         self.train.set_weight(self.weights)
+        self.validation.set_weight(self._weights(prepared.split("validation"), table))
         self.booster = self.xgboost.Booster(self._parameters(), [self.train, self.validation])
 
     def grow(self, block: int) -> None:
@@ -127,14 +135,13 @@ class _Boosting:
         }
         return parameters if self.binary else parameters | {"num_class": self.outputs}
 
-    def _weights(self, train: Split) -> NDArray[np.float32]:
-        """Return the weight of each training track."""
-        weights = np.ones(len(train), np.float32)
-        table = sample_weights(self.prepared, self.job.training, self.species, draws=False)
+    def _weights(self, sample: Split, table: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Return the weight of each track of a sample, by class and missing pattern."""
+        weights = np.ones(len(sample), np.float32)
         if table is not None:
-            for rows in train.chunks():
-                classes = class_indices(rows_of(train.pdg, rows), self.species)
-                pattern = tracks.feature_pattern(rows_of(train.features, rows), self.prepared.features)
+            for rows in sample.chunks():
+                classes = class_indices(rows_of(sample.pdg, rows), self.species)
+                pattern = tracks.feature_pattern(rows_of(sample.features, rows), self.prepared.features)
                 weights[rows] = table[classes, pattern]
         return weights
 

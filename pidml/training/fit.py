@@ -28,23 +28,24 @@ from pidml.models.base import Derived
 from pidml.response.files import state_digest
 from pidml.spec import JobSpec
 from pidml.training.adaptation import initial_adversary
-from pidml.training.batches import Plan, Share, Source
-from pidml.training.memory import with_smaller_parts
+from pidml.training.batches import Source
+from pidml.training.memory import Limit, with_smaller_parts
 from pidml.training.module import TrainingModule
 from pidml.training.objective import output_count
 from pidml.training.paired_batches import with_experimental
+from pidml.training.plan import Plan, Share
 from pidml.training.processes import Environment, Member, companions, joined
 from pidml.training.record import CHECKPOINT, AfterEpoch, Record, Recorder
+from pidml.training.room import rooms
+from pidml.training.undersampling import Undersampling
 from pidml.training.warm_start import description, start_from
-from pidml.training.weights import sample_weights
+from pidml.training.weights import group_counts, sample_weights
 
 logger = logging.getLogger(__name__)
 
-#: Encoded samples up to this size are held in memory; larger ones are streamed from their memory map.
-RESIDENT_BYTES = 4 * 2**30
 #: Training tracks that a network may look at to arrange its inputs: the first ones (the sample's order is random).
 INPUT_TRACKS = 200_000
-#: Tracks mixed at a time when streaming.
+#: Tracks mixed at a time: where a sample is streamed, so many are in memory twice.
 POOL_ROWS = 2_000_000
 #: Lightning and PyTorch call what PyTorch has deprecated; it is not ours to change.
 _FOREIGN_WARNINGS = (r".*isinstance\(treespec, LeafSpec\).*", r".*torch\.jit\.script_method.* is deprecated.*")
@@ -68,10 +69,11 @@ class Request:
     job: JobSpec
     species: tuple[str, ...]
     work_dir: Path
-    resident_bytes: int
     pool_rows: int
     experimental: PreparedDataset | None = None
     derived: tuple[Derived, ...] = ()
+    memory_bytes: int | None = None
+    resident_bytes: int | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -85,11 +87,12 @@ def fit(
     species: Sequence[str],
     work_dir: Path,
     *,
-    resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
     experimental: PreparedDataset | None = None,
     derived: Sequence[Derived] = (),
+    memory_bytes: int | None = None,
+    resident_bytes: int | None = None,
 ) -> Fit:
     """Fit a network that identifies ``species``.
 
@@ -98,11 +101,13 @@ def fit(
         job: model, training and seed are read.
         species: one output each.
         work_dir: persistent folder of this fit; a checkpoint there of the same fit is resumed.
-        resident_bytes: encoded samples up to this size are held in memory.
-        pool_rows: tracks mixed at a time when they are not.
+        pool_rows: tracks mixed at a time.
         after_epoch: told of every epoch once its checkpoint is written; may ask for a stop.
         experimental: samples to adapt to, where ``job.adaptation`` asks for it.
         derived: further columns that the network computes.
+        memory_bytes: main memory that the training may take in all, as far as a batch system limits it.
+        resident_bytes: encoded samples up to this size in all are held in memory, whatever is free. The network does
+            not depend on it.
 
     Raises:
         Interrupted: ``after_epoch`` asked for a stop.
@@ -111,13 +116,14 @@ def fit(
         WarmStartError: the weights to start from do not fit.
         ToolMissing: the network shall be compiled, and there is no compiler.
     """
-    request = Request(prepared, job, tuple(species), work_dir, resident_bytes, pool_rows, experimental, tuple(derived))
+    request = Request(
+        prepared, job, tuple(species), work_dir, pool_rows, experimental, tuple(derived), memory_bytes, resident_bytes
+    )
     work_dir.mkdir(parents=True, exist_ok=True)
     network, record = initial_network(prepared, job, species, derived), recorded(request)
     resumed = len(record.rows)
     if not record.finished:
-        alone = max(1, job.training.batch_size // job.training.devices)
-        with_smaller_parts(lambda split: _attempt(request, split, after_epoch), record.split, alone)
+        with_smaller_parts(lambda split: _attempt(request, split, after_epoch), record.split, _limit(request))
         record = recorded(request)
     network.load_state_dict(record.best_state)
     return Fit(network.eval(), record, record.device, resumed)
@@ -145,7 +151,7 @@ def fingerprint(
     return digest(
         {
             "model": job.model.identity(),
-            "training": job.training.identity(),
+            "training": job.identity("training"),
             "seed": job.seed,
             "species": list(species),
             "data": prepared.meta,
@@ -175,6 +181,23 @@ def recorded(request: Request) -> Record:
         logger.info("%s belongs to other settings or data: training starts afresh", checkpoint)
         return fresh
     return record
+
+
+def _limit(request: Request) -> Limit:
+    """Return into how many parts a process may take its share of a batch."""
+    training, train = request.job.training, request.prepared.split("train")
+
+    def most() -> int:
+        rows = len(train)
+        if training.undersample:
+            counts = group_counts(train, request.species, request.prepared.features).sum(axis=0)
+            rows = Undersampling(counts[None], request.job.seed).rows
+        return max(1, min(rows, training.batch_size) // training.devices)
+
+    if request.job.adaptation.active:
+        # The discriminator normalises by, and weighs, the tracks that it sees at once: parts would be another training.
+        return Limit(lambda: 1, "lower training.batch_size: with domain adaptation a batch is taken as a whole")
+    return Limit(most)
 
 
 def _attempt(request: Request, split: int, after_epoch: AfterEpoch | None) -> None:
@@ -231,11 +254,10 @@ def _run(request: Request, split: int, member: Member | None, after_epoch: After
     if record.rows:
         logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, request.checkpoint)
     encoder = copy.deepcopy(network)  # stays where the data are read while the network is on its device
-    source = Source(
-        prepared, species, encoder.encode, request.resident_bytes, request.pool_rows, trainer.strategy.root_device,
-        prepared.scaling, sample_weights(prepared, job.training, species),
-    )  # fmt: skip
     share = Share(member.rank, member.world, split) if member else Share(split=split)
+    places = rooms(trainer.strategy.root_device, share, request.memory_bytes, request.resident_bytes)
+    weights = sample_weights(prepared, job.training, species)
+    source = Source(prepared, species, encoder.encode, places, request.pool_rows, prepared.scaling, weights)
     plan = Plan(job.training.batch_size, job.seed, lambda: trainer.current_epoch, job.training.undersample, share)
     batches, validation = source.batches("train", plan), source.batches("validation", None, share.whole)
     steps, batch_rows = plan.batches(batches.rows), min(batches.rows, plan.batch_size)

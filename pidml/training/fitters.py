@@ -24,9 +24,9 @@ class Fitter(Protocol):
     """Fits a model from the beginning or from its checkpoint; see :func:`pidml.training.fit.fit`."""
 
     def __call__(
-        self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str], work_dir: Path, *, resident_bytes: int,
-        pool_rows: int, after_epoch: AfterEpoch | None, experimental: PreparedDataset | None,
-        derived: Sequence[Derived],
+        self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str], work_dir: Path, *, pool_rows: int,
+        after_epoch: AfterEpoch | None, experimental: PreparedDataset | None, derived: Sequence[Derived],
+        memory_bytes: int | None, resident_bytes: int | None,
     ) -> Fit:  # fmt: skip
         """Return the fitted model."""
 

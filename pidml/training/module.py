@@ -13,9 +13,9 @@ from pidml.models import Network
 from pidml.models.pieces import pieces
 from pidml.spec.model_sections import Training
 from pidml.training.adaptation import Adversary
-from pidml.training.batches import Batch
 from pidml.training.compiled import compiled
 from pidml.training.objective import loss
+from pidml.training.room import Batch
 from pidml.training.schedules import learning_rate_factor
 
 _SGD_MOMENTUM = 0.9

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from pidml.spec.adaptation_section import Adaptation
-from pidml.training.batches import Batch, Batches, Plan, Source
+from pidml.training.batches import Batches, Source
+from pidml.training.plan import Plan
+from pidml.training.room import Batch
 
 #: More passes over the experimental sample than an epoch takes.
 _MOST_PASSES = 1_000_000

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pidml import tracks
-from pidml.data.prepared import PreparedDataset
+from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest, joined, rounded_down, tree
 from pidml.models.trees import Link, Trees
@@ -24,6 +24,7 @@ from pidml.training.blocks import BLOCK, fit_blocks, tree_columns
 from pidml.training.fit import Fit
 from pidml.training.fitters import library
 from pidml.training.labels import class_indices
+from pidml.training.memory import out_of_memory
 from pidml.training.objective import loss, output_count
 from pidml.training.record import AfterEpoch
 from pidml.training.weights import sample_weights
@@ -40,8 +41,13 @@ def fit(
 
     Raises:
         ToolMissing: scikit-learn is not installed.
+        OutOfMemory: memory does not suffice.
     """
-    return fit_blocks(_RandomForest(prepared, job, species), prepared, job, species, work_dir, after_epoch)
+    with out_of_memory(
+        f"while {job.model.trees} trees grew on up to {job.model.tree_tracks} tracks",
+        "lower model.tree_tracks, model.leaves or model.trees, or use a machine with more memory",
+    ):
+        return fit_blocks(_RandomForest(prepared, job, species), prepared, job, species, work_dir, after_epoch)
 
 
 class _RandomForest:
@@ -80,9 +86,7 @@ class _RandomForest:
             random_state=int(rng.integers(2**31)),
             n_jobs=torch.get_num_threads(),
         )
-        weight = None
-        if self.weights is not None:
-            weight = self.weights[classes, tracks.feature_pattern(features, self.prepared.features)]
+        weight = self._weights(features, classes) if self.weights is not None else None
         forest.fit(tree_columns(self.network, self.prepared, features), classes, sample_weight=weight)
         self._keep(sklearn_forest(forest, self.outputs))
 
@@ -91,7 +95,8 @@ class _RandomForest:
         found = []
         for each in self.looked:
             logits = self.network.logits(each["sums"] / self.trees)
-            found.append(float(loss(self.objective, logits, each["classes"])))
+            total = loss(self.objective, logits, each["classes"], each["weights"]) * len(logits)
+            found.append(float(total / each["weights"].sum()))
         return found[0], found[1]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -129,13 +134,21 @@ class _RandomForest:
                 each["sums"][part] += self.network.sums(each["columns"][part])
 
     def _looked_at(self, name: str) -> dict[str, torch.Tensor]:
-        sample = self.prepared.split(name)
-        columns = tree_columns(self.network, self.prepared, sample.features[:_LOSS_TRACKS])
+        sample, rows = self.prepared.split(name), slice(0, _LOSS_TRACKS)
+        features, classes = rows_of(sample.features, rows), class_indices(rows_of(sample.pdg, rows), self.species)
+        columns = tree_columns(self.network, self.prepared, features)
         return {
             "columns": torch.from_numpy(columns),
-            "classes": torch.from_numpy(class_indices(np.asarray(sample.pdg[:_LOSS_TRACKS]), self.species)),
+            "classes": torch.from_numpy(classes),
+            "weights": torch.from_numpy(self._weights(features, classes)),
             "sums": torch.zeros(len(columns), self.outputs),
         }
+
+    def _weights(self, features: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the weight of each track, by class and missing pattern."""
+        if self.weights is None:
+            return np.ones(len(classes), np.float32)
+        return self.weights[classes, tracks.feature_pattern(features, self.prepared.features)]
 
 
 def sklearn_forest(forest: Any, outputs: int) -> Forest:

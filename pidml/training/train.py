@@ -23,9 +23,10 @@ from pidml.spec import JobSpec
 from pidml.training.adaptation import AdaptationSummary, check_experimental
 from pidml.training.calibration import Calibration, calibrate
 from pidml.training.classifier import save_model
-from pidml.training.fit import POOL_ROWS, RESIDENT_BYTES, Fit
+from pidml.training.fit import POOL_ROWS, Fit
 from pidml.training.fitters import fitter
 from pidml.training.labels import check_labels, class_indices
+from pidml.training.memory import out_of_memory
 from pidml.training.objective import Objective, certainty
 from pidml.training.record import AfterEpoch
 
@@ -72,6 +73,7 @@ class TrainingSummary:
     adaptation: AdaptationSummary | None = None
 
 
+@out_of_memory("in a training", "use a machine with more memory, or fewer tracks (preparation.max_tracks)")
 def train(
     prepared: PreparedDataset,
     job: JobSpec,
@@ -79,11 +81,12 @@ def train(
     work_dir: Path,
     out_dir: Path,
     *,
-    resident_bytes: int = RESIDENT_BYTES,
     pool_rows: int = POOL_ROWS,
     after_epoch: AfterEpoch | None = None,
     experimental: PreparedDataset | None = None,
     derived: Sequence[Derived] = (),
+    memory_bytes: int | None = None,
+    resident_bytes: int | None = None,
 ) -> TrainingSummary:
     """Train one network that identifies ``species`` and write it.
 
@@ -95,13 +98,15 @@ def train(
             and gives the same result as one that was not (on a CPU, with the same number of threads).
         out_dir: existing folder; gets ``model.pt``, ``thresholds.json``, ``validation_certainty.npy``, ``history.csv``
             and ``training.json``.
-        resident_bytes: encoded samples up to this size are held in memory, larger ones are streamed.
-        pool_rows: tracks mixed at a time when streaming.
+        pool_rows: tracks mixed at a time.
         after_epoch: called with every :class:`~pidml.training.record.Epoch` once its checkpoint is written, and with
             the largest number of epochs; returns whether to stop there.
         experimental: samples without labels to adapt to, prepared with the settings of ``prepared``; needed if
             ``job.adaptation`` says so, and not looked at otherwise.
         derived: further columns that the network computes, one for each name in ``dataset.derive``.
+        memory_bytes: main memory that the training may take in all, as far as a batch system limits it. Encoded samples
+            take half of what is free, of the GPU's memory or of the machine's, and are streamed where they need more.
+        resident_bytes: so much instead, whatever is free. What is trained depends on neither.
 
     Raises:
         NoLabels: the data has no labels.
@@ -122,8 +127,8 @@ def train(
     _check_derived(job, derived)
     fit = fitter(job.model.architecture)
     result = fit(
-        prepared, job, species, work_dir, resident_bytes=resident_bytes, pool_rows=pool_rows, after_epoch=after_epoch,
-        experimental=experimental, derived=derived,
+        prepared, job, species, work_dir, pool_rows=pool_rows, after_epoch=after_epoch, experimental=experimental,
+        derived=derived, memory_bytes=memory_bytes, resident_bytes=resident_bytes,
     )  # fmt: skip
     with explained(out_dir):
         calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species)

@@ -28,9 +28,11 @@ from pidml.spec.job import parse_job
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 from pidml.training.adaptation import Adversary, coefficient_at, predicted, reverse_gradient
-from pidml.training.batches import Plan, Source
+from pidml.training.batches import Source
 from pidml.training.paired_batches import with_experimental
+from pidml.training.plan import Plan
 from pidml.training.record import CHECKPOINT
+from pidml.training.room import Room
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,7 +149,8 @@ def test_the_network_is_driven_against_the_discriminator(data, method):
 @pytest.mark.parametrize("resident_bytes", [0, 2**30])
 def test_each_step_sees_tracks_of_both_and_a_resumed_epoch_the_same(data, resident_bytes):
     simulated, experimental = data
-    source = Source(simulated, TARGET_NAMES, lambda x: x, resident_bytes, 3000, torch.device("cpu"), simulated.scaling)
+    rooms = [Room(torch.device("cpu"), resident_bytes)]
+    source = Source(simulated, TARGET_NAMES, lambda x: x, rooms, 3000, simulated.scaling)
     epoch = 0
     plan = Plan(256, 5, lambda: epoch)
 
@@ -270,6 +273,10 @@ def test_experimental_samples_must_be_there_and_fit(data, tmp_path):
         (
             {"adaptation": {"method": "cdan", "files": ["a.root"]}, "model": {"architecture": "ensemble"}},
             "adaptation is not possible with model.architecture = ensemble",
+        ),
+        (
+            {"adaptation": {"method": "dann", "files": ["a.root"]}, "training": {"devices": 2}},
+            "training.devices = 2 is not possible with adaptation",
         ),
     ],
 )

@@ -15,8 +15,10 @@ from pidml.models import Inputs, build
 from pidml.spec.model_sections import Model, Training
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
-from pidml.training.batches import Plan, Source
+from pidml.training.batches import Source
 from pidml.training.objective import loss
+from pidml.training.plan import Plan
+from pidml.training.room import Room
 from pidml.training.undersampling import Undersampling
 from pidml.training.weights import balanced_weights, group_counts, sample_weights
 
@@ -62,7 +64,9 @@ def test_a_weight_counts_like_copies_of_a_track(objective):
 def test_batches_carry_the_weights_of_their_tracks(prepared, resident):
     weights = sample_weights(prepared, Training(class_weights="balanced", pattern_weights="balanced"), TARGET_NAMES)
     network = build(Model(architecture="masked-mlp"), Inputs.of(prepared.scaling), 6)
-    source = Source(prepared, TARGET_NAMES, network.encode, resident, 65_536, torch.device("cpu"), weights=weights)
+    source = Source(
+        prepared, TARGET_NAMES, network.encode, [Room(torch.device("cpu"), resident)], 65_536, weights=weights
+    )
     parts = list(source.batches("train", Plan(1000, 5, lambda: 0)))
     classes, given = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
     assert given.mean().item() == pytest.approx(1, rel=1e-4)

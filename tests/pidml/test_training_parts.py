@@ -14,11 +14,13 @@ from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.models import Inputs, build
 from pidml.spec.model_sections import Model, Training
 from pidml.species import TARGET_NAMES
-from pidml.training.batches import Plan, Share, Source
+from pidml.training.batches import Source
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.objective import certainty, loss
+from pidml.training.plan import Plan, Share
 from pidml.training.readahead import read_ahead
 from pidml.training.record import Epoch, Record
+from pidml.training.room import Room
 from pidml.training.schedules import learning_rate_factor
 
 torch.set_num_threads(1)
@@ -121,7 +123,7 @@ def prepared(tmp_path_factory):
 
 def source(prepared, resident):
     network = build(Model(architecture="masked-mlp"), Inputs.of(prepared.scaling), 6)
-    return Source(prepared, TARGET_NAMES, network.encode, resident, 65_536, torch.device("cpu"))
+    return Source(prepared, TARGET_NAMES, network.encode, [Room(torch.device("cpu"), resident)], 65_536)
 
 
 def drawn(prepared, resident, epoch, **plan):
@@ -148,6 +150,16 @@ def test_an_epoch_is_every_track_once_in_a_new_order(prepared, resident):
     np.testing.assert_array_equal(fingerprints(first), fingerprints(everything))
     expected = class_indices(np.asarray(prepared.split("train").pdg), TARGET_NAMES)
     assert np.bincount(labels.numpy()).tolist() == np.bincount(expected).tolist()
+
+
+@pytest.mark.parametrize("undersample", [False, True])
+@pytest.mark.parametrize("rows", [1000, 40_000])
+def test_what_is_held_in_memory_and_what_is_streamed_are_the_same_batches(prepared, undersample, rows):
+    plan = Plan(rows, 5, lambda: 1, undersample, Share(1, 2, 3))
+    held, streamed = (list(source(prepared, resident).batches("train", plan)) for resident in (2**40, 0))
+    assert len(held) == len(streamed)
+    for ours, theirs in zip(held, streamed, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("resident", [2**40, 0], ids=["resident", "streamed"])

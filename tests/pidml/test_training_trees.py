@@ -12,10 +12,16 @@ from support import small_training
 from support.prepared_data import write_prepared
 from support.small_training import small_job
 
+from pidml import tracks
 from pidml.errors import Interrupted, ToolMissing
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
+from pidml.training.fit import fingerprint
+from pidml.training.fitters import fitter
+from pidml.training.labels import class_indices
+from pidml.training.objective import loss
 from pidml.training.record import CHECKPOINT
+from pidml.training.weights import sample_weights
 
 ARCHITECTURES = ("boosted-trees", "random-forest")
 torch.set_num_threads(1)
@@ -149,6 +155,40 @@ def test_balanced_classes_take_certainty_from_the_rare_back(prepared, tmp_path, 
         summary, _ = trained(prepared, tmp_path / weights, job)
         offsets[weights] = summary.calibration.offset[TARGET_NAMES.index("kaon")]
     assert offsets["balanced"] < offsets["none"] - 0.5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("objective", ["binary", "softmax"])
+def test_losses_are_means_with_the_weights(prepared, tmp_path, architecture, objective):
+    job = small(architecture, {"rounds": 10, "trees": 10}, class_weights="balanced", pattern_weights="balanced")
+    job = job.model_copy(update={"training": job.training.model_copy(update={"objective": objective})})
+    found = fitter(architecture)(
+        prepared, job, TARGET_NAMES, tmp_path / "work", pool_rows=1, after_epoch=None, experimental=None, derived=(),
+        memory_bytes=None, resident_bytes=None,
+    )  # fmt: skip
+    (row,), table = found.record.rows, sample_weights(prepared, job.training, TARGET_NAMES)
+    for name, told in (("train", row.train_loss), ("validation", row.val_loss)):
+        sample = prepared.split(name)
+        classes = class_indices(np.asarray(sample.pdg), TARGET_NAMES)
+        weights = table[classes, tracks.feature_pattern(np.asarray(sample.features), prepared.features)]
+        with torch.inference_mode():
+            logits = found.network(torch.from_numpy(prepared.scaling.apply(np.asarray(sample.features))))
+            each = [float(loss(objective, logits[[at]], torch.from_numpy(classes[[at]]))) for at in range(len(classes))]
+        assert told == pytest.approx(np.average(each, weights=weights), rel=1e-4)
+        assert abs(np.mean(each) / told - 1) > 0.05  # without the weights it is another loss
+
+
+def test_settings_that_trees_do_not_read_change_nothing(prepared, tmp_path):
+    job = small("boosted-trees", {"rounds": 20})
+    trained(prepared, tmp_path, job)
+    other = {"learning_rate": 0.5, "batch_size": 7, "max_epochs": 1, "precision": "bf16-mixed", "devices": 2}
+    changed = small("boosted-trees", {"rounds": 20, "hidden": (7,)}, **other)
+    assert fingerprint(prepared, changed, TARGET_NAMES) == fingerprint(prepared, job, TARGET_NAMES)
+    (tmp_path / "again").mkdir()
+    assert train(prepared, changed, TARGET_NAMES, tmp_path / "work", tmp_path / "again").resumed_epochs == 2
+    assert fingerprint(prepared, small("boosted-trees", {"rounds": 20}, patience=1), TARGET_NAMES) != fingerprint(
+        prepared, job, TARGET_NAMES
+    )
 
 
 def test_a_forest_uses_part_of_a_large_sample(prepared, tmp_path):

@@ -117,20 +117,20 @@ def test_what_does_not_fit_is_refused_with_the_difference(prepared, first, tmp_p
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(WarmStartError, match=f"there is no {tmp_path}/model.pt"):
-        small_job(warm_start=str(tmp_path / "model.pt")).training.identity()
+        small_job(warm_start=str(tmp_path / "model.pt")).training.identity("masked-mlp")
     with pytest.raises(WarmStartError, match="holds no model"):
-        small_job(warm_start=str(tmp_path)).training.identity()
+        small_job(warm_start=str(tmp_path)).training.identity("masked-mlp")
 
 
 def test_weights_count_by_their_content_wherever_they_lie(first, tmp_path):
     source = first["masked-mlp"] / "out" / "model.pt"
     copy = tmp_path / "model.pt"
     shutil.copy(source, copy)
-    identities = [small_job(warm_start=str(path)).training.identity() for path in (source, copy, tmp_path)]
+    identities = [small_job(warm_start=str(path)).training.identity("masked-mlp") for path in (source, copy, tmp_path)]
     assert identities[0] == identities[1] == identities[2]
     shutil.copy(first["attention"] / "out" / "model.pt", copy)
-    assert small_job(warm_start=str(copy)).training.identity() != identities[0]
-    assert small_job().training.identity()["warm_start"] == []
+    assert small_job(warm_start=str(copy)).training.identity("masked-mlp") != identities[0]
+    assert small_job().training.identity("masked-mlp")["warm_start"] == []
 
 
 def test_a_relative_path_is_meant_from_the_job_file(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Trains in a process whose address space is limited, so that the allocator itself refuses; prints a JSON line.
 
-Usage: python short_of_memory.py PREPARED WORK OUT MEBIBYTES
+Usage: python short_of_memory.py PREPARED WORK OUT MEBIBYTES [ARCHITECTURE]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def wide_job(**training: object) -> JobSpec:
     return job.model_copy(update={"model": job.model.model_copy(update={"hidden": (1024,), "dropout": 0.0})})
 
 
-def main(prepared: str, work: str, out: str, mebibytes: str) -> None:
+def main(prepared: str, work: str, out: str, mebibytes: str, architecture: str = "masked-mlp") -> None:
     """Load everything, limit what may be added to it, and train."""
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
@@ -34,10 +34,11 @@ def main(prepared: str, work: str, out: str, mebibytes: str) -> None:
     Path(out).mkdir(parents=True)
     warm = Path(work).with_name("warm")
     warm.mkdir()
-    train(data, small_job(max_epochs=1), TARGET_NAMES, warm / "work", warm)
+    train(data, small_job(architecture, max_epochs=1), TARGET_NAMES, warm / "work", warm)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + int(mebibytes) * 2**20,) * 2)
-    summary = train(data, wide_job(), TARGET_NAMES, Path(work), Path(out))
+    job = wide_job() if architecture == "masked-mlp" else small_job(architecture)
+    summary = train(data, job, TARGET_NAMES, Path(work), Path(out))
     print(json.dumps({"parts": summary.parts, "loss": summary.validation_loss, "epochs": summary.epochs}))
 
 
