@@ -53,6 +53,12 @@ class DownloadAOD(OfFiles, RemoteWorkflow):
             return {"files": [file_identity(file.path) for file in self.spec.dataset.files], "lenient": self.lenient}
         return {"file": file_identity(self.branch_data.path)} | ({"lenient": True} if self.lenient else {})
 
+    def bytes_to_write(self) -> int:
+        """Sizes of the missing files and of the tables made of them, as far as the job says; local ones are linked."""
+        from pidml.batch.disks import bytes_of
+
+        return bytes_of(file for branch, file in self.branch_map.items() if not self.as_branch(branch).complete())
+
     def make(self, out: Path) -> dict[str, Any]:
         """Fetch and verify the file; resumes what an earlier attempt left."""
         from pidml.fetch import FetchOptions, fetch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,6 +48,14 @@ class JobTask(law.Task):
     exclude_params_repr: ClassVar[set[str]] = {"wrap_once", "effective_workflow"}
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
+    #: Called with each task that is to run, the one that was named first, before any of them does.
+    looks: ClassVar[list[Callable[[JobTask], None]]] = []
+
+    def deps(self) -> list[Any]:
+        """What must be complete before; luigi asks when it plans, and plans nothing if this fails."""
+        for look in JobTask.looks:
+            look(self)
+        return list(super().deps())
 
     def _repr_params(self, all_params: bool = False) -> dict[str, Any]:
         """Leave out, of the two ways to name a job, the one that was not used."""

@@ -25,6 +25,8 @@ from pidml import resources
 from pidml.atomic import write_json, write_text
 from pidml.batch.asking import parse_resources, resources_of
 from pidml.batch.environment import job_environment
+from pidml.batch.limits import Request
+from pidml.batch.preflight import check_site
 from pidml.batch.site import SECTION, Site, profile_file
 from pidml.batch.submission import htcondor_lines, slurm_lines
 from pidml.errors import BatchError, ConfigError
@@ -32,6 +34,7 @@ from pidml.spec.resources_section import StepResources
 from tasks.framework import NO_JOB, JobTask
 
 law.contrib.load("slurm", "htcondor")
+from tasks.remote_plan import check_plan  # noqa: E402
 from tasks.remote_proxy import HTCondor, Slurm  # noqa: E402 - needs the contribs
 
 #: Set by law's job script: this process is a job on a worker.
@@ -108,10 +111,29 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         """Return the profile in force for a kind of workflow, which may have been chosen on the command line."""
         return replace(current_site(), workflow=workflow)
 
+    @property
+    def request(self) -> Request:
+        """What one job of this step asks for, all branches that it makes taken together."""
+        return Request(self.resources_asked, max(1, min(self.tasks_per_job, len(self.branch_map))))
+
+    def bytes_to_write(self) -> int:
+        """Bytes that the missing branches will write, as far as that is known."""
+        return 0
+
+    def check_request(self) -> Site:
+        """Check what can be known before jobs are submitted; return the profile with the limits that there are.
+
+        Raises:
+            ConfigError, ToolMissing, BatchError, DiskFull: see :func:`pidml.batch.preflight.check_site`.
+        """
+        site = self.site_of(self.effective_workflow)
+        return check_site(site, self.store.root, self.request, self.bytes_to_write())
+
     def bound(self, cause: str) -> float:
-        """Largest factor by which the profile allows memory or time to be raised; 0 for no limit."""
-        limit = current_site().max_memory if cause == "memory" else self.workflow_proxy.site.max_time
-        asked = self.resources_asked.memory if cause == "memory" else self.resources_asked.time
+        """Largest factor by which the site allows memory or time to be raised; 0 for no limit."""
+        site: Site = self.workflow_proxy.site
+        limit = site.max_memory if cause == "memory" else site.max_time
+        asked = self.resources_asked.memory if cause == "memory" else self.request.hours
         return max(1.0, limit / asked) if limit else 0.0
 
     @property
@@ -134,7 +156,7 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
             BatchError: it is not.
         """
         if not IN_JOB:
-            return list(super().deps())
+            return super().deps()
         needed = luigi.task.flatten(self.requires())  # type: ignore[no-untyped-call]
         if absent := [str(task) for task in needed if not task.complete()]:
             raise BatchError(
@@ -245,6 +267,16 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         write_text(self.marker, platform.node() + "\n")
         if self.job_id == NO_JOB:
             write_json(self.work / "job.json", self.whole_job.model_dump(mode="json"))
+
+
+def _look(task: JobTask) -> None:
+    """Check everything that would be submitted, unless nothing would be."""
+    submits = current_site().workflow != "local" or getattr(task, "effective_workflow", "local") != "local"
+    if submits and not IN_JOB:
+        check_plan(task)
+
+
+JobTask.looks.append(_look)
 
 
 def _encoded(text: str) -> str:

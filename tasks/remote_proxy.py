@@ -33,7 +33,6 @@ from law.workflow.remote import JobData
 from pidml import provenance
 from pidml.atomic import explained, write_text
 from pidml.batch.journal import Journal
-from pidml.batch.preflight import check_site
 from pidml.batch.status import Cause
 from pidml.batch.summary import cause_in_log, code_in_log, summary_lines
 from pidml.errors import TRANSIENT_CODES, BatchError, BatchUnavailable, PidmlError
@@ -118,8 +117,7 @@ class SafeProxy(Sharing):
         task = self.task
         note_progress(task.job_directory, task.title)
         self.job_manager.journal = Journal(task.work / "submitted.jsonl")
-        asked = task.resources_asked
-        self.site = check_site(task.site_of(self.workflow_type), task.store.root, asked.time, asked.gpus)
+        self.site = task.check_request()
         task.prepare_submission()
         self._take_up()
         with self._alone_with_outputs():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import luigi
 
 from pidml.alicetraint.jobs import stop_requested, write_progress
+from pidml.batch.site import Site
+from pidml.errors import ConfigError
 from pidml.spec.model_sections import TREES
 from pidml.species import TARGET_NAMES
 from tasks.prepare import PrepareDataset, UsesPrepared
@@ -75,6 +77,19 @@ class Train(UsesPrepared, RemoteWorkflow):
         from pidml.response import load_response
 
         return [load_response(TrainTPCResponse.req(self).directory, self.prepared.scaling)]
+
+    def check_request(self) -> Site:
+        """Besides what holds for every step: jobs get the GPUs that the training wants."""
+        training, gpus = self.spec.training, self.resources_asked.gpus
+        falls_short = gpus < training.devices and (gpus > 0 or training.accelerator == "gpu")
+        if falls_short and training.accelerator != "cpu" and self.spec.model.architecture not in TREES:
+            raise ConfigError(
+                f"the training wants {training.devices} GPU (training.accelerator: {training.accelerator}, devices: "
+                f"{training.devices}), its jobs ask for {gpus}",
+                f"write `resources: {{train: {{gpus: {training.devices}}}}}` into the job, or `train.gpus = "
+                f"{training.devices}` under `resources` in a copy of the profile; or change training.devices",
+            )
+        return super().check_request()
 
     def make(self, out: Path) -> dict[str, Any] | None:
         """Train; resumes from the last checkpoint if an earlier attempt was killed."""

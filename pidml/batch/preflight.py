@@ -2,74 +2,66 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-from dataclasses import dataclass
+import os
 from pathlib import Path
 
 from pidml.atomic import write_text
 from pidml.batch import htcondor, slurm
 from pidml.batch.commands import require_commands, run_command
+from pidml.batch.disks import mount_of, room
+from pidml.batch.limits import Request, within_limits
 from pidml.batch.site import Site
-from pidml.errors import BatchError, BatchUnavailable, ConfigError, DiskFull, ToolMissing
+from pidml.errors import BatchError, BatchUnavailable, ConfigError, DiskFull
 
 #: File systems that exist on one machine only.
 _LOCAL_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
-_MINIMUM_FREE = 64 * 1024 * 1024
+_MIB = 1024 * 1024
+_MINIMUM_FREE = 64 * _MIB
 
 
-@dataclass(frozen=True)
-class Partition:
-    """A Slurm partition: its name, whether it is the default, its longest time in h (0: none) and its GPUs."""
-
-    name: str
-    default: bool
-    max_hours: float
-    gpus: bool
-
-
-def check_site(site: Site, store: Path, hours: float, gpus: int = 0) -> Site:
+def check_site(site: Site, store: Path, request: Request | None = None, needed: int = 0) -> Site:
     """Check what can be known before jobs are submitted.
 
     Args:
         site: the profile.
         store: root of the store.
-        hours: time that the jobs ask for, in h.
-        gpus: GPUs that each job asks for.
+        request: what each job asks for; None looks at the place alone.
+        needed: bytes that the jobs will write, as far as that is known.
 
     Returns:
-        The profile, with ``max_time`` lowered to the partition's limit.
+        The profile, with ``max_time`` and ``max_memory`` lowered to what there is.
 
     Raises:
         ToolMissing: the scheduler's commands are not here.
-        ConfigError: a partition that does not exist, a time above its limit, a store that workers cannot see.
+        ConfigError: a partition that does not exist, a limit that is exceeded, a store that workers cannot see.
         DiskFull: there is no room for outputs.
+        BatchError: the scheduler does not answer.
     """
-    check_store(site, store)
+    check_store(site, store, needed)
     if site.workflow == "htcondor":
         require_commands(htcondor.COMMANDS, "HTCondor")
     if site.workflow == "slurm":
         require_commands(slurm.COMMANDS, "Slurm")
-        return _within_partition(site, hours, gpus)
-    return site
+    return site if request is None or site.workflow == "local" else within_limits(site, request)
 
 
-def check_store(site: Site, store: Path) -> None:
-    """Check that the store can be written and that workers see it.
+def check_store(site: Site, store: Path, needed: int = 0) -> None:
+    """Check that the store can be written, has room, and that workers see it; likewise the folder of job files.
+
+    Args:
+        site: the profile.
+        store: root of the store.
+        needed: bytes that the jobs will write, as far as that is known.
 
     Raises:
         ConfigError: it lies outside the folders that the profile calls shared, or in memory.
-        DiskFull, StoreError: it cannot be written.
+        DiskFull, StoreError: it cannot be written, or has no room.
     """
-    probe = store / ".probe"
-    write_text(probe, "0" * 65536)
-    probe.unlink()
-    if (free := shutil.disk_usage(store).free) < _MINIMUM_FREE:
-        raise DiskFull(
-            f"{store}: only {free // 1024 // 1024} MB left", "free some space or move the store with PIDML_STORE"
-        )
+    _check_room(store, needed, "move the store with PIDML_STORE")
     if site.workflow == "local":
         return
+    if site.submit_dir:
+        _check_room(Path(site.submit_dir).expanduser(), 0, "name another `submit_dir` in a copy of the profile")
     place = store.resolve()
     if site.shared:
         if not any(place.is_relative_to(Path(root).expanduser().resolve()) for root in site.shared):
@@ -77,79 +69,22 @@ def check_store(site: Site, store: Path) -> None:
                 f"the store {store} is not on a file system that workers share ({', '.join(site.shared)})",
                 "set PIDML_STORE to a folder there, or correct `shared` in the profile",
             )
-    elif file_system(place) in _LOCAL_FILE_SYSTEMS:
+    elif (kind := mount_of(place).kind) in _LOCAL_FILE_SYSTEMS:
         raise ConfigError(
-            f"the store {store} lies in this machine's memory ({file_system(place)}); workers cannot see it",
+            f"the store {store} lies in this machine's memory ({kind}); workers cannot see it",
             "set PIDML_STORE to a folder on the cluster's shared file system",
         )
 
 
-def file_system(path: Path) -> str:
-    """Return the type of the file system that holds ``path``, as in ``/proc/mounts``; "" if unknown."""
-    try:
-        lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    best = ("", "")
-    for line in lines:
-        _, point, kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        if path.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
-
-
-def partitions() -> list[Partition]:
-    """Return the partitions that ``sinfo`` shows; empty if it cannot say.
-
-    Raises:
-        BatchUnavailable: Slurm does not answer.
-    """
-    try:
-        out = run_command(["sinfo", "--noheader", "--format=%P|%l|%G"])
-    except ToolMissing:
-        return []
-    found: dict[str, Partition] = {}
-    for line in out.splitlines():
-        name, limit, gres = (*line.split("|"), "", "")[:3]
-        gpus = "gpu" in gres or (name in found and found[name].gpus)
-        found[name] = Partition(name.rstrip("*"), name.endswith("*"), parse_limit(limit), gpus)
-    return list(found.values())
-
-
-def parse_limit(text: str) -> float:
-    """Return a Slurm time limit in h; 0 for none.
-
-    >>> parse_limit("1-12:00:00"), parse_limit("30:00"), parse_limit("infinite")
-    (36.0, 0.5, 0.0)
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if match is None:
-        return 0.0
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return days * 24 + hours + minutes / 60 + seconds / 3600
-
-
-def _within_partition(site: Site, hours: float, gpus: int) -> Site:
-    known = partitions()
-    name = (site.gpu_partition if gpus else "") or site.partition
-    if not known:
-        return site
-    names = ", ".join(each.name for each in known)
-    chosen = [each for each in known if (each.name == name if name else each.default)]
-    if not chosen:
-        what = f"Slurm has no partition {name!r}" if name else "Slurm has no default partition"
-        raise ConfigError(what, f"set `partition` in the profile; there are: {names}")
-    limit = max(each.max_hours for each in chosen)
-    if limit and hours > limit:
-        raise ConfigError(
-            f"jobs ask for {hours:g} h, partition {chosen[0].name} allows {limit:g} h",
-            "lower `time` under resources in the job, or name another partition",
-        )
-    if gpus and not any(each.gpus for each in chosen):
-        raise ConfigError(f"jobs ask for {gpus} GPU, partition {chosen[0].name} has none", f"partitions: {names}")
-    bound = min(filter(None, (site.max_time, limit)), default=0.0)
-    return Site(**{**vars(site), "max_time": bound})
+def _check_room(folder: Path, needed: int, otherwise: str) -> None:
+    """Write a little to a folder and see that ``needed`` bytes, and some more, fit."""
+    probe = folder / f".probe-{os.getpid()}"
+    write_text(probe, "0" * 65536)
+    probe.unlink(missing_ok=True)
+    free, limit = room(folder)
+    if free < needed + _MINIMUM_FREE:
+        wanted = f", the job needs {needed // _MIB} MB" if needed else ""
+        raise DiskFull(f"{folder}: only {free // _MIB} MB left ({limit}){wanted}", f"free some space, or {otherwise}")
 
 
 def scheduler_answers(site: Site) -> None:

@@ -37,6 +37,7 @@ class Site:
         submit_dir: folder for job files and job logs where the scheduler cannot read the store; empty takes the store.
         resources: what jobs ask for where the job file says nothing, one per line: ``train.gpus = 1``. A server's tasks
             say nothing about resources.
+        on_demand: ``yes`` if the pool makes slots as jobs ask for them: then what it has now is no limit (HTCondor).
         max_memory: largest memory of a job in GB, 0 for no limit.
         max_time: largest time of a job in h, 0 for no limit.
     """
@@ -53,6 +54,7 @@ class Site:
     shared: tuple[str, ...] = ()
     submit_dir: str = ""
     resources: tuple[str, ...] = ()
+    on_demand: str = ""
     max_memory: float = 0.0
     max_time: float = 0.0
 
@@ -82,6 +84,8 @@ class Site:
         site = cls(**values)  # type: ignore[arg-type]
         if site.workflow not in WORKFLOWS:
             raise ConfigError(f"{source}: workflow = {site.workflow!r}", f"allowed: {', '.join(WORKFLOWS)}")
+        if site.on_demand not in ("", "no", "yes"):
+            raise ConfigError(f"{source}: on_demand = {site.on_demand!r}", "allowed: yes, no")
         parse_resources(site.resources, source)
         return site
 

@@ -17,20 +17,21 @@ JOB_FLAVOURS = {
 }  # fmt: skip
 
 
-def raised(asked: StepResources, site: Site, note: Mapping[str, Any]) -> tuple[int, int]:
+def raised(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int = 1) -> tuple[int, int]:
     """Return memory in MB and time in min of a job, after what earlier attempts were killed for.
 
     Args:
-        asked: what the specification says.
-        site: its limits hold.
+        asked: what the specification says of one branch.
+        site: its limits hold for the whole job; what was asked for at first was checked against them.
         note: factors ``memory`` and ``time``, 1 at first.
+        branches: branches that the job makes one after the other.
     """
     memory = asked.memory * float(note.get("memory", 1))
-    hours = asked.time * float(note.get("time", 1))
+    hours = asked.time * branches * float(note.get("time", 1))
     if site.max_memory:
         memory = min(memory, max(site.max_memory, asked.memory))
     if site.max_time:
-        hours = min(hours, max(site.max_time, asked.time))
+        hours = min(hours, max(site.max_time, asked.time * branches))
     return math.ceil(memory * 1000), max(1, math.ceil(hours * 60))
 
 
@@ -43,13 +44,13 @@ def slurm_lines(asked: StepResources, site: Site, note: Mapping[str, Any], branc
         note: what is known from earlier attempts, see :func:`raised`.
         branches: branches that the job makes one after the other.
     """
-    memory, minutes = raised(asked, site, note)
+    memory, minutes = raised(asked, site, note, branches)
     lines: list[Any] = [
         ("nodes", 1),
         ("ntasks", 1),
         ("cpus-per-task", asked.cores),
         ("mem", f"{memory}M"),
-        ("time", minutes * branches),
+        ("time", minutes),
         ("open-mode", "append"),
         # Only variables named here: the submitter's environment may hold keys, and differs from place to place.
         ("export", "HOME,USER,LANG,PATH"),
@@ -73,8 +74,8 @@ def htcondor_lines(
         branches: branches that the job makes one after the other.
         token: by which the submission is found again.
     """
-    memory, minutes = raised(asked, site, note)
-    seconds = minutes * branches * 60
+    memory, minutes = raised(asked, site, note, branches)
+    seconds = minutes * 60
     lines: list[tuple[str, Any]] = [
         ("request_cpus", asked.cores),
         ("request_memory", f"{memory} MB"),
@@ -84,7 +85,7 @@ def htcondor_lines(
     ]
     if asked.gpus:
         lines.append(("request_gpus", asked.gpus))
-    if site.name == "lxplus" or site.job_flavour:
+    if takes_flavours(site):
         lines.append(("+JobFlavour", f'"{site.job_flavour or flavour(seconds / 3600)}"'))
     else:
         lines += [("+MaxRuntime", seconds), ("allowed_execute_duration", seconds)]
@@ -94,6 +95,11 @@ def htcondor_lines(
         name, _, value = option.partition("=")
         lines.append((name.strip(), value.strip()))
     return lines
+
+
+def takes_flavours(site: Site) -> bool:
+    """Tell whether the site wants the running time as one of :data:`JOB_FLAVOURS`."""
+    return site.name == "lxplus" or bool(site.job_flavour)
 
 
 def flavour(hours: float) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pidml.batch.disks import bytes_of
 from pidml.errors import DiskFull
 from pidml.settings import GIB
 from pidml.spec import JobSpec
-
-#: Bytes needed per byte of AO2D file: the file itself and the tables made of it.
-BYTES_PER_INPUT_BYTE = 1.15
 
 
 def free_bytes(store: Path) -> int:
@@ -20,13 +18,7 @@ def free_bytes(store: Path) -> int:
 
 def needed_bytes(job: JobSpec) -> int:
     """Return the bytes that a job writes, as the sizes of its files suggest; files on local disks are not copied."""
-    files = (*job.dataset.files, *job.adaptation.files)
-    remote = (file.size or 0 for file in files if not _is_local(file.path))
-    return int(BYTES_PER_INPUT_BYTE * sum(remote))
-
-
-def _is_local(path: str) -> bool:
-    return path.startswith("file:") or (path.startswith("/") and not path.startswith("/alice/"))
+    return bytes_of((*job.dataset.files, *job.adaptation.files))
 
 
 def check_room(store: Path, min_free: int, needed: int = 0) -> None:

@@ -23,7 +23,7 @@ from pidml.poller.certificates import (
     run_program,
     server_certificate,
 )
-from pidml.poller.checks import Check, site_checks
+from pidml.poller.checks import Check, quota_checks, site_checks
 from pidml.poller.disk import free_bytes
 from pidml.poller.lock import poller_running
 from pidml.producer.containers import records_of
@@ -39,6 +39,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def doctor(settings: Settings) -> list[Check]:
     """Look at everything that a training machine needs; claims no task and changes nothing on the server."""
     checks = [*_configuration(settings), *_store(settings)]
+    checks += quota_checks(settings.store, settings.limits.min_free)
     if not any(check.outcome == "failed" for check in checks if check.name == "configuration"):
         checks += _server(settings)
     environ = dict(settings.extra) | os.environ

@@ -10,10 +10,11 @@ import pytest
 from support.schedulers.daemons import Daemons
 from support.schedulers.standin import StandIn
 
+from pidml.batch.disks import mount_of
 from pidml.batch.probe import MODULES, probe
 from pidml.batch.site import Site, profile_names, read_profile
 from pidml.errors import BatchError
-from pidml.poller.checks import Check, site_checks
+from pidml.poller.checks import Check, quota_checks, site_checks
 
 KINDS = ("slurm", "htcondor")
 
@@ -49,7 +50,7 @@ def seen(name: str, store: Path, patience: float = 30.0) -> dict[str, Check]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_answers(scheduler: StandIn, store: Path, tmp_path: Path, kind: str) -> None:
     found = seen(profile(tmp_path, workflow=kind, shared=str(tmp_path)), store)
-    assert [check.outcome for check in found.values()] == ["ok"] * 3, found
+    assert [check.outcome for check in found.values()] == ["ok"] * 4, found
     assert f"Python {sys.version.split()[0]}, torch 2." in found["worker"].found
     assert not list((store / ".batch").iterdir()), "nothing is left behind"
 
@@ -100,10 +101,8 @@ def test_a_full_queue_is_not_waited_for_without_end(scheduler: StandIn, store: P
 def test_what_a_profile_lacks_is_said_before_anything_is_submitted(
     scheduler: StandIn, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        "no partition 'nowhere'"
-        in seen(profile(tmp_path, workflow="slurm", partition="nowhere"), store)["scheduler"].found
-    )
+    found = seen(profile(tmp_path, workflow="slurm", partition="nowhere"), store)["jobs"]
+    assert found.found == "download, produce, train, apply: Slurm has no partition 'nowhere'"
     assert (
         "not on a file system that workers share"
         in seen(profile(tmp_path, workflow="slurm", shared="/nfs"), store)["scheduler"].found
@@ -114,6 +113,39 @@ def test_what_a_profile_lacks_is_said_before_anything_is_submitted(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "not found on this machine" in seen(profile(tmp_path, workflow="slurm"), store)["scheduler"].found
     assert not scheduler.jobs()
+
+
+def test_steps_whose_jobs_would_not_be_taken_are_named(scheduler: StandIn, store: Path, tmp_path: Path) -> None:
+    scheduler.slots = 0
+    scheduler.set("partitions", "main*|8:00:00|(null)")
+    found = seen(profile(tmp_path, workflow="slurm", resources="train.cores = 2"), store, 0.1)["jobs"]
+    assert found.found == "train: jobs ask for 12 h, partition main allows 8 h", "the default of training"
+    scheduler.set("refuse", "Invalid qos specification")
+    found = seen(profile(tmp_path, workflow="slurm", resources="train.time = 8", qos="lost"), store, 0.1)["jobs"]
+    assert "Invalid qos specification" in found.found
+    scheduler.unset("refuse")
+    scheduler.set("slots", "1 2000 1.0E+09 undefined")
+    found = seen(profile(tmp_path, workflow="htcondor"), store, 0.1)["jobs"]
+    assert "train: no slot of the pool fits jobs with 4 cores, 8 GB" in found.found
+
+
+def test_quotas_are_shown_where_a_command_tells_of_them(
+    scheduler: StandIn, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(quota_checks(store)) == []
+    program = scheduler.folder / "bin" / "quota"
+    device = mount_of(store.resolve()).device
+    program.write_text(f"#!/bin/sh\nprintf 'Filesystem blocks quota limit grace\\n{device} $USED 0 10485760 0\\n'\n")
+    program.write_text(program.read_text().replace("$USED", "'$USED'"))
+    program.chmod(0o755)
+    for used, outcome in ((1048576, "ok"), (10000000, "warning"), (10485760, "failed")):
+        monkeypatch.setenv("USED", str(used))
+        (check,) = quota_checks(store)
+        assert (check.name, check.outcome, bool(check.advice)) == ("quota", outcome, outcome != "ok")
+        assert f"{used / 2**20:.1f} of 10.0 GiB used for {store} (`quota`)" in check.found
+    monkeypatch.setenv("USED", "1048576")
+    found = seen(profile(tmp_path, workflow="htcondor", submit_dir=str(tmp_path / "submit")), store)
+    assert f"used for {tmp_path / 'submit'}" in found["quota"].found
 
 
 def test_the_profile_of_this_machine_needs_no_batch_system(store: Path) -> None:

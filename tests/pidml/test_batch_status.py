@@ -10,6 +10,7 @@ import pytest
 
 from pidml.batch import commands, htcondor, preflight, slurm
 from pidml.batch.asking import parse_resources, resources_of
+from pidml.batch.disks import mount_of
 from pidml.batch.journal import Journal
 from pidml.batch.site import Site, profile_names, read_profile
 from pidml.batch.status import Cause, State
@@ -198,7 +199,7 @@ def test_a_store_that_workers_cannot_see_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not on a file system that workers share"):
         preflight.check_store(site, tmp_path)
     preflight.check_store(Site(workflow="slurm", shared=(str(tmp_path.parent),)), tmp_path)
-    if preflight.file_system(Path("/dev/shm")) == "tmpfs":
+    if mount_of(Path("/dev/shm")).kind == "tmpfs":
         folder = Path("/dev/shm") / f"pidml-test-{tmp_path.name}-{id(tmp_path)}"
         folder.mkdir()
         try:
@@ -218,7 +219,7 @@ def test_a_full_quota_is_said_before_anything_is_submitted(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DiskFull) as error:
-        preflight.check_site(Site(workflow="slurm"), tmp_path, 1.0)
+        preflight.check_site(Site(workflow="slurm"), tmp_path)
     assert str(tmp_path) in error.value.what
 
 

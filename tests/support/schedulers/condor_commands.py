@@ -1,4 +1,4 @@
-"""Stand-ins for condor_submit, condor_q, condor_history, condor_rm and condor_version."""
+"""Stand-ins for condor_submit, condor_q, condor_history, condor_rm, condor_status and condor_version."""
 
 from __future__ import annotations
 
@@ -106,6 +106,12 @@ def condor_rm(arguments: list[str]) -> None:
     spool.fail_if_down(_DOWN)
     for job in arguments:
         (spool.SPOOL / "cancel" / job.split(".")[0]).touch()
+
+
+def condor_status(_: list[str]) -> None:
+    """List the slots: cores, memory in MB, disk in kB, GPUs."""
+    spool.fail_if_down(_DOWN)
+    print(spool.setting("slots", "64 256000 1.0E+09 8"))
 
 
 def condor_version(_: list[str]) -> None:

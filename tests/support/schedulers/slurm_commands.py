@@ -39,14 +39,15 @@ def partitions() -> dict[str, tuple[str, str]]:
 def sbatch(arguments: list[str]) -> None:
     """Take a job."""
     spool.fail_if_down("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
-    given, (script,) = options(arguments)
+    given, rest = options(arguments)
+    if "test-only" in given:
+        _test_only(given)
+        return
+    (script,) = rest
     text = Path(script).read_text()
     asked, _ = options(re.findall(r"^#SBATCH (.+)$", text, re.MULTILINE))
     asked |= given
-    names = [name.rstrip("*") for name in partitions()]
-    if asked.get("partition", names[0]) not in names:
-        sys.exit("sbatch: error: invalid partition specified: " + asked["partition"] + "\n"
-                 "sbatch: error: Batch job submission failed: Invalid partition name specified")  # fmt: skip
+    _check_partition(asked)
     number = spool.next_id()
     exported = {key: os.environ[key] for key in asked.get("export", "").split(",") if key in os.environ}
     body = spool.SPOOL / "scripts" / f"{number}.sh"
@@ -62,6 +63,21 @@ def sbatch(arguments: list[str]) -> None:
     if spool.answer_lost():
         sys.exit("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
     print(f"Submitted batch job {number}")
+
+
+def _check_partition(asked: dict[str, str]) -> None:
+    names = [name.rstrip("*") for name in partitions()]
+    if asked.get("partition", names[0]) not in names:
+        sys.exit("sbatch: error: invalid partition specified: " + asked["partition"] + "\n"
+                 "sbatch: error: Batch job submission failed: Invalid partition name specified")  # fmt: skip
+
+
+def _test_only(asked: dict[str, str]) -> None:
+    """Say whether such a job would be taken."""
+    _check_partition(asked)
+    if refused := spool.setting("refuse"):
+        sys.exit(f"allocation failure: {refused}")
+    print(f"sbatch: Job 1 to start at now using {asked['cpus-per-task']} processors", file=sys.stderr)
 
 
 def _selected(given: dict[str, str]) -> list[dict]:

@@ -25,7 +25,7 @@ from typing import Any
 from support.schedulers import spool
 
 _SLURM = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
-_CONDOR = ("condor_submit", "condor_q", "condor_history", "condor_rm", "condor_version")
+_CONDOR = ("condor_submit", "condor_q", "condor_history", "condor_rm", "condor_status", "condor_version")
 
 
 @dataclass
