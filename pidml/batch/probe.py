@@ -37,6 +37,8 @@ PATIENCE = 60.0
 MODULES = ("law", "luigi", "numpy", "uproot", "torch", "lightning")
 _ASKS = StepResources(cores=1, memory=0.5, disk=0.1, time=2 / 60)
 _PAUSE = 0.5
+#: Exit code of a probe that sees nothing of the folder in which it was to write its log.
+_BLIND = 72
 _REPORT = """
 import importlib.metadata, platform
 print(platform.node(), platform.python_version(), importlib.metadata.version("torch"), sep="|")
@@ -105,6 +107,9 @@ def _wait(query: Callable[[list[Any]], dict[Any, Any]], job: Any, answer: Path, 
         over = status is not None and status.state in (State.finished, State.failed)
         if (over or missing > 3) and not answer.is_file():
             why = telling_line(log) or (status.reason if status else "the scheduler does not know the job any more")
+            if status is not None and status.code == _BLIND:
+                why = f"{status.node or 'the worker'} does not see {log.parent}: it must be on a shared file system"
+                raise BatchError(f"the probe job {job} failed: {why}", "set PIDML_STORE to a folder that workers share")
             raise BatchError(f"the probe job {job} failed: {why}", f"correct the profile; the job's log is {log}")
         if time.monotonic() > deadline:
             waits = f"the probe job {job} is still {status.state}" if status else f"the probe job {job} is not listed"
@@ -138,7 +143,8 @@ def _script(site: Site, shared: Path, folder: Path, values: Mapping[str, str]) -
     answer = shlex.quote(str(shared / "answer"))
     lines = [
         "#!/usr/bin/env bash",
-        *(_slurm_header(site, folder) if site.workflow == "slurm" else []),
+        *(_slurm_header(site) if site.workflow == "slurm" else []),
+        f"[ -d {shlex.quote(str(folder))} ] || exit {_BLIND}",
         f"exec >>{shlex.quote(str(folder / 'probe.log'))} 2>&1",
         'export LAW_JOB_HOME="$(mktemp -d)"',
         text,
@@ -150,8 +156,9 @@ def _script(site: Site, shared: Path, folder: Path, values: Mapping[str, str]) -
     return "\n".join([*lines, ""])
 
 
-def _slurm_header(site: Site, folder: Path) -> list[str]:
-    options: list[Any] = [("output", folder / "probe.log")]
+def _slurm_header(site: Site) -> list[str]:
+    # a log that cannot be opened would keep the job from starting, and from saying why
+    options: list[Any] = [("output", "/dev/null")]
     options += [("partition", site.partition)] if site.partition else []
     lines = []
     for option in [*options, *slurm_lines(_ASKS, site, {}, 1)]:
@@ -166,6 +173,7 @@ def _slurm(folder: Path, name: str) -> int:
 
 def _htcondor(site: Site, folder: Path, name: str) -> str:
     lines = [("universe", "vanilla"), ("executable", folder / "probe.sh"), ("initialdir", folder)]
+    lines += [("should_transfer_files", "YES"), ("transfer_output_files", '""')]  # as all jobs: it may see no folder
     lines += htcondor_lines(_ASKS, site, {}, 1, f"pidml-{name}")
     text = "\n".join(f"{key} = {value}" for key, value in lines)
     write_text(folder / "probe.sub", f"{text}\nqueue\n")

@@ -68,6 +68,8 @@ SCRIPT_CODES = {
     70: "stage-out failed",
     80: "stage-out failed",
 }
+#: Signal by which Slurm says that a job's log could not be opened where it was to run.
+_NO_LOG = 53
 
 
 def explain_code(code: int) -> str:
@@ -76,6 +78,8 @@ def explain_code(code: int) -> str:
     >>> explain_code(60), explain_code(137)
     ('the task failed (exit code 60)', 'killed by signal 9')
     """
+    if code == 128 + _NO_LOG:
+        return "the worker could not write the job's log: it must see the store"
     if code > 128:
         return f"killed by signal {code - 128}"
     return f"{SCRIPT_CODES.get(code, 'the job script failed')} (exit code {code})"

@@ -74,6 +74,8 @@ def summary_lines(
         lines.append(f"branch {branches}: {_reason(job, notes.get(number, {}))}{_attempts(notes.get(number, {}))}")
         if why := telling_line(log):
             lines.append(f"    {why}")
+        elif not log.is_file():
+            lines.append("    no log was written: the worker may not see the store (`pidml doctor` asks one)")
         lines.append(f"    job {job['job_id']}, log {log}")
     if len(failed) > LISTED:
         rest = [branch for job in list(failed.values())[LISTED:] for branch in job["branches"]]

@@ -237,6 +237,8 @@ def test_the_summary_names_branches_reasons_and_logs(tmp_path: Path) -> None:
         "    pidml: node7 does not see the store /data: it must be on a shared file system",
         f"    job 100, log {log}",
     ]
+    log.unlink()
+    assert "    no log was written: the worker may not see the store" in summary_lines("Train", failed, {})[2]
     assert lines[-1] == "… and branches 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
 
 

@@ -10,6 +10,10 @@ from support.schedulers.real_slurm import RealSlurm
 from support.schedulers.runs import Runs
 from support.small_job import kill_group
 
+from pidml.batch.probe import probe
+from pidml.batch.site import Site
+from pidml.errors import BatchError
+
 pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
 
@@ -50,7 +54,7 @@ def test_a_suspended_job_is_waited_for_and_one_whose_node_vanished_is_repeated(r
         ({}, {"PIDML_PARTITION": "nowhere"}, "Slurm has no partition 'nowhere'"),
         ({"time": 1}, {"PIDML_PARTITION": "short"}, "jobs ask for 1 h, partition short allows 0.5 h"),
         ({"gpus": 7}, {}, "Requested node configuration is not available"),
-        ({"cores": 1000}, {}, "can never start: PartitionConfig"),
+        ({"cores": 1000}, {}, "Slurm would not take jobs with 1000 cores"),
     ],
 )
 def test_what_slurm_cannot_grant_is_said_at_once(
@@ -58,7 +62,25 @@ def test_what_slurm_cannot_grant_is_said_at_once(
 ) -> None:
     runs.write_job(files=1, **settings)
     done = runs.run(PIDML_SITE="slurm", **environment)
-    assert done.returncode == 40
+    assert done.returncode == 50
     assert text in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert not {"PENDING", "RUNNING"} & set(runs.states())
+    assert not runs.jobs()
+
+
+def test_a_node_that_does_not_see_the_store_is_told_from_others(
+    runs: Runs, slurm: RealSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write_job(files=1)
+    runs.store.mkdir()
+    for key, value in slurm.environment.items():
+        monkeypatch.setenv(key, value)
+    with slurm.node_without(runs.store):
+        with pytest.raises(BatchError, match=rf"does not see {runs.store}/\.batch/probe-") as error:
+            probe(Site(workflow="slurm"), runs.store)
+        assert "set PIDML_STORE to a folder that workers share" in error.value.hint
+        done = runs.run("--retries", "0")
+    assert done.returncode == 40
+    assert "branch 0: the worker could not write the job's log: it must see the store" in done.stdout
+    assert "no log was written: the worker may not see the store (`pidml doctor` asks one)" in done.stdout
+    assert probe(Site(workflow="slurm"), runs.store).python

@@ -104,6 +104,27 @@ class RealSlurm(Daemons):
         """Change the state of the node as an administrator would; ``DOWN`` is what Slurm does when one vanishes."""
         self.ask("scontrol", "update", f"NodeName={self.host}", f"State={state}", "Reason=test")
 
+    @contextmanager
+    def node_without(self, folder: Path) -> Iterator[None]:
+        """Have the node not see a folder, as one to which a file system is not mounted; skips where that cannot be."""
+        hide = ["unshare", "--mount", "--", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
+        tried = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False, timeout=20)
+        if tried.returncode != 0:
+            pytest.skip(f"nothing can be mounted here: {tried.stderr}")
+        self._restart_node(hide)
+        try:
+            yield
+        finally:
+            self._restart_node([])
+
+    def _restart_node(self, inside: list[str]) -> None:
+        ended = self._processes.pop()
+        ended.terminate()
+        ended.wait(timeout=20)
+        self._start(*inside, shutil.which("slurmd", path=self.environment["PATH"]) or "slurmd", "-D", "-c")
+        self.set_node("RESUME")
+        self.wait_for(lambda: "idle" in (self.ask("sinfo", "--noheader", "--format=%T") or ""))
+
     def memory_asked(self, store: Path) -> list[int]:
         """Return the memory in MB that each job of a store's workflows asked for, oldest first."""
         names = {name for name, _ in self.jobs(store)}
