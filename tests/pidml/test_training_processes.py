@@ -16,6 +16,8 @@ from support.prepared_data import write_prepared
 from support.small_training import small_job
 
 from pidml.errors import Diverged, Interrupted, TrainingError
+from pidml.response import fit_response
+from pidml.spec.response_section import Response
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
 from pidml.training.processes import Member, companions
@@ -64,6 +66,30 @@ def test_two_processes_train_what_one_does_and_write_once(prepared, tmp_path, ow
     features = prepared.split("test").features
     scores = [load_classifier(tmp_path / name).predict(features) for name in ("one", "two")]
     np.testing.assert_allclose(*scores, atol=1e-3)
+
+
+def test_derived_features_and_streamed_samples_in_two_processes(prepared, tmp_path):
+    response = fit_response(prepared, Response(epochs=1, species=("pion", "kaon", "proton")), seed=1).response
+    summaries = {}
+    for name, devices, options in (("one", 1, {}), ("two", 2, {"resident_bytes": 0})):
+        job = without_dropout(devices=devices, max_epochs=2, class_weights="balanced")
+        job = job.model_copy(update={"dataset": job.dataset.model_copy(update={"derive": ("tpc_nsigma",)})})
+        summaries[name] = trained(prepared, tmp_path, name, job, derived=[response], **options)
+    np.testing.assert_allclose(history(tmp_path / "two"), history(tmp_path / "one"), rtol=1e-4)
+    assert summaries["two"].validation_loss == pytest.approx(summaries["one"].validation_loss, rel=1e-4)
+
+
+def test_memory_that_runs_out_in_another_process_makes_all_take_smaller_parts(prepared, tmp_path, monkeypatch, caplog):
+    folders = [str(Path.cwd() / name) for name in ("", "tests")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    monkeypatch.setattr("pidml.training.processes._PROGRAM", "from support.refusing import main; main()")
+    refused = trained(prepared, tmp_path, "refused", without_dropout(devices=2, max_epochs=3))
+    assert "process 1: " in caplog.text
+    assert "each batch is now taken in 2 parts" in caplog.text
+    assert refused.parts == 2
+    one = trained(prepared, tmp_path, "one", without_dropout(max_epochs=3))
+    assert refused.validation_loss == pytest.approx(one.validation_loss, rel=1e-3)
+    np.testing.assert_allclose(history(tmp_path / "refused"), history(tmp_path / "one"), rtol=1e-3)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(prepared, tmp_path, own_processes):
