@@ -182,8 +182,13 @@ class Source:
         def patterns(rows: slice) -> NDArray[np.uint8]:
             return tracks.feature_pattern(rows_of(sample.features, rows), known)
 
-        order = Order(list(sample.chunks(_ROWS)), plan, self.pool_rows, patterns) if plan else None
-        held = self._held(sample, read)
+        blocks, held = list(sample.chunks(_ROWS)), self._held(sample, read)
+        order = None
+        if plan and plan.undersample and held is not None:  # a byte per track spares reading the file in every epoch
+            of_all = np.concatenate([patterns(rows) for rows in blocks])
+            order = Order(blocks, plan, self.pool_rows, lambda rows: of_all[rows])
+        elif plan:
+            order = Order(blocks, plan, self.pool_rows, patterns)
         return Streamed(sample, read, order, share) if held is None else Resident(held, order, share)
 
     def _held(self, sample: Split, read: Callable[[slice], Batch]) -> Batch | None:

@@ -75,7 +75,11 @@ class Order:
 
     def whole(self) -> Rows:
         """Return the rows of the current epoch in their order."""
-        return np.concatenate([_rows(pool) for pool in self.pools()])
+        rows, start = np.empty(self.rows, np.int64), 0
+        for pool in self.pools():
+            rows[start : start + len(pool.places)] = _rows(pool)
+            start += len(pool.places)
+        return rows
 
 
 def _rows(pool: Pool) -> Rows:

@@ -76,6 +76,29 @@ def test_samples_get_half_of_it_and_less_after_memory_ran_out(monkeypatch):
     assert rooms(MAIN, Share(split=4), exactly=7) == [Room(MAIN, 7)]
 
 
+def test_a_gpu_comes_first_and_then_the_machine(monkeypatch):
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(room, "group_headroom", lambda: [80 * MIB])
+    figures = {"mem_get_info": (500 * MIB, 900 * MIB), "memory_reserved": 60 * MIB, "memory_allocated": 20 * MIB}
+    for name, value in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value if device == gpu else None)
+    # What PyTorch keeps for itself without using it is free, too.
+    assert rooms(gpu, Share(0, 2)) == [Room(gpu, 270 * MIB), Room(MAIN, 20 * MIB)]
+    assert rooms(gpu, Share(split=2)) == [Room(gpu, 135 * MIB), Room(MAIN, 20 * MIB)]
+    assert rooms(gpu, Share(), exactly=5) == [Room(gpu, 5), Room(MAIN, 5)]
+
+
+def test_a_gpu_that_has_less_than_it_said_is_left_alone(monkeypatch, caplog):
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    place, examples = Room(torch.device("cuda", 1), 1000), (torch.zeros(1, 10),)
+    monkeypatch.setattr(room, "room_for", refuse)
+    assert place.take(examples, 3) is None
+    assert place.left == 0
+    assert "cuda:1 has less memory than it said" in caplog.text
+
+
 def test_a_room_is_full_at_some_time():
     place, examples = Room(MAIN, 1000), (torch.zeros(1, 10), torch.zeros(1, dtype=torch.int64))
     features, classes = place.take(examples, 15)  # 40 + 8 bytes each
