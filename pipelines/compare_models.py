@@ -14,6 +14,7 @@ from pidml.store import comparison_key, short_names
 from tasks.export import ExportModel
 from tasks.framework import NO_JOB, JobTask, Step
 from tasks.prepare import PrepareDataset
+from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train
 
 #: As many as plots have colours for.
@@ -27,6 +28,7 @@ class CompareModels(Step):
     job = ""
     job_id = NO_JOB
 
+    version = 2
     reads = ("evaluation", "seed")
 
     @cached_property
@@ -74,6 +76,7 @@ class CompareModels(Step):
                 PreparedDataset.open(prepared.directory),
                 tuple(type(train).req(train, branch=branch).directory for branch in train.branch_map),
                 exported.directory,
+                TrainTPCResponse.req(train).directory if TrainTPCResponse.asked_for(train.whole_job) else None,
             )
             for name, prepared, train, exported in zip(short_names(self.compared), *steps, strict=True)
         ]

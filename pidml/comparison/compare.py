@@ -15,6 +15,7 @@ import pandas as pd
 from pidml.atomic import atomic_file, write_json
 from pidml.comparison.contestants import Contestant, Entrant, entrants
 from pidml.comparison.cost import BATCHED, cost
+from pidml.comparison.settings import differing, notices
 from pidml.errors import BundleError
 from pidml.evaluation import tables
 from pidml.evaluation.counts import TARGET_PDG
@@ -67,7 +68,9 @@ def compare_models(contestants: Sequence[Contestant], out_dir: Path) -> dict[str
     for file, frame in (("metrics", flat), ("differences", pairs)):
         with atomic_file(out_dir / f"comparison_{file}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.7g")
-    record = tables.plain(_record(sample, models, results, flat, pairs, errors))
+    jobs = [each.job for each in contestants]
+    about = {"settings": differing(jobs), "notices": notices(jobs)}
+    record = tables.plain(_record(sample, models, results, flat, pairs, errors) | about)
     record["plots"] = plots.draw_all(results, record, out_dir)
     write_json(out_dir / "comparison.json", record)
     write_comparison(out_dir / "comparison.html", record, out_dir)
@@ -96,7 +99,7 @@ def _model_record(contestant: Contestant, entrant: Entrant) -> dict[str, Any]:
         "job": contestant.job.name,
         "architecture": model.architecture,
         "heads": model.heads,
-        "settings": model.identity(),
+        "thresholds": contestant.job.thresholds.rule,
         "judged_on": entrant.reason,
     }
 
@@ -151,7 +154,7 @@ def _record(
             each: result.reliability.expected_calibration_error(position) for position, each in enumerate(TARGET_NAMES)
         }
     return {
-        "format": 1,
+        "format": 2,
         "sample": tables.sample_record(sample),
         "interval": INTERVAL_NAME,
         "denominator": tables.DENOMINATOR,

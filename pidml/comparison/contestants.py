@@ -28,6 +28,7 @@ class Contestant:
         prepared: the data that it was trained on.
         trained: outputs of its Train.
         bundle: output of its ExportModel.
+        response: output of its TrainTPCResponse, if it derives features.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Contestant:
     prepared: PreparedDataset
     trained: tuple[Path, ...]
     bundle: Path
+    response: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pidml import species
 from pidml.evaluation.counts import CLASS_NAMES, PATTERNS, Outcome
 from pidml.evaluation.intervals import INTERVAL_NAME
 from pidml.evaluation.metrics import Interval, Performance, performance
-from pidml.evaluation.paired import PairedCounts, f1_ratio
+from pidml.evaluation.paired import PairedCounts, differences, f1_ratio
 from pidml.evaluation.results import Result, Sample
 from pidml.tracks import PATTERN_NAMES
 
@@ -128,17 +128,22 @@ def method_record(result: Result) -> dict[str, Any]:
 
 
 def fractions(paired: PairedCounts, seed: int) -> dict[str, Any]:
-    """Return F1 of the first selection divided by F1 of the second, per species and bin, with bootstrap intervals."""
+    """Return F1 of the first selection divided by F1 of the second, per species and bin, with bootstrap intervals.
+
+    ``significance`` is by how many standard deviations of the bootstrap the first F1 is above the second.
+    """
     result: dict[str, Any] = {}
     for position, name in enumerate(species.TARGET_NAMES):
         cells = paired.values[position]
         overall = f1_ratio(cells.sum(axis=0), seed)
         bins = [f1_ratio(cells[index], seed) for index in range(len(paired.edges) - 1)]
+        above = differences(cells.sum(axis=0), seed)["f1"].significance
         result[name] = vars(overall) | {
+            "significance": above,
             "bins": [
                 {"pt_low": low, "pt_high": high, **vars(each)}
                 for low, high, each in zip(paired.edges, paired.edges[1:], bins, strict=False)
-            ]
+            ],
         }
     return result
 

@@ -29,10 +29,10 @@ from pidml.species import TARGET_NAMES
 _log = logging.getLogger(__name__)
 
 Predict = Callable[[Matrix], Matrix]
-REPEATS = 5
-BACKGROUND = 12
+REPEATS = 4
+BACKGROUND = 8
 #: Tracks for which Shapley values are computed at a time.
-CHUNK = 2000
+CHUNK = 3000
 
 
 def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: JobSpec, out_dir: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pidml.errors import CorruptFile
 from pidml.evaluation.counts import CLASS_NAMES
 from pidml.plots import style
 from pidml.report import texts
+from pidml.report.verdict import verdict
 from pidml.tracks import PATTERN_NAMES
 
 #: Key of ``training.json``, what the report calls it, and how it writes it.
@@ -117,27 +118,6 @@ def summary(folder: Path | None) -> dict[str, Any] | None:
             }
         )
     return {"tiles": tiles, "verdict": verdict(tiles), "sample": metrics["sample"]}
-
-
-def verdict(tiles: list[dict[str, Any]]) -> str:
-    """Return in one or two sentences how the network compares with the optimum and the other selections."""
-    parts = []
-    ratios = [tile["ratio"]["value"] for tile in tiles if tile["ratio"] and tile["ratio"]["value"] is not None]
-    if ratios:
-        parts.append(
-            f"The network reaches {100 * min(ratios):.2f} % to {100 * max(ratios):.2f} % of the F1 that is possible at "
-            "all on this simulation (the exact posterior)."
-        )
-    for method, text in (("nsigma", "nσ"), ("bayes", "Bayesian")):
-        pairs = [
-            (tile["network"]["f1"], tile[method]["f1"])
-            for tile in tiles
-            if tile[method] and None not in (tile["network"]["f1"], tile[method]["f1"])
-        ]
-        if pairs:
-            better = sum(network > other for network, other in pairs)
-            parts.append(f"It has a higher F1 than the {text} selection for {better} of {len(pairs)} species.")
-    return " ".join(parts)
 
 
 def benchmark(folder: Path | None) -> dict[str, Any] | None:

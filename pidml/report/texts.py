@@ -79,6 +79,23 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def setting(value: Any) -> str:
+    """Return a setting's value, long lists cut.
+
+    >>> setting(None), setting([64, 64]), setting(True), setting("f1"), setting(["a", "b", "c", "d"])
+    ('–', '64, 64', 'true', 'f1', 'a, b, … (4)')
+    """
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        short = len(value) <= 3 or all(isinstance(each, (int, float)) for each in value)
+        shown = ", ".join(map(setting, value if short else value[:2]))
+        return (shown or "none") if short else f"{shown}, … ({len(value)})"
+    return str(value)
+
+
 def as_yaml(job: JobSpec) -> str:
     """Return the resolved specification as YAML, long lists of files cut."""
     content: dict[str, Any] = job.model_dump(mode="json")

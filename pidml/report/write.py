@@ -66,6 +66,7 @@ def environment() -> jinja2.Environment:
         "general": texts.general,
         "bytes": texts.size,
         "duration": texts.duration,
+        "setting": texts.setting,
     }
     environment.filters.update(filters)
     return environment

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,24 @@ from support.chromium import PROGRAM, chromium
 from support.prepared_data import write_prepared
 from support.small_training import small_job
 from support.strict_page import Page
+from support.trained import trained
 
 from pidml import tracks
 from pidml.comparison import Contestant, compare_models
 from pidml.comparison.contestants import entrants
+from pidml.comparison.cost import cost
+from pidml.comparison.settings import differing, notices
 from pidml.data.prepared import PreparedDataset
-from pidml.errors import BundleError, NoLabels, NoTracks, UnfairComparison
+from pidml.errors import BundleError, CorruptFile, NoLabels, NoTracks, UnfairComparison
 from pidml.evaluation import metrics
 from pidml.evaluation.benchmark import judge, read_thresholds
+from pidml.evaluation.counts import TARGET_PDG
 from pidml.evaluation.delong import auc_difference, auc_error, placements
-from pidml.export import export_bundle
+from pidml.evaluation.working_points import read_working_points
+from pidml.export import Bundle, export_bundle
+from pidml.export import bundle as bundle_module
+from pidml.export.runtime import run
+from pidml.plots import models as plots
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier, train
@@ -184,6 +194,69 @@ def test_figures_of_merit_are_those_of_the_benchmark(compared, tmp_path):
         )
 
 
+def test_one_track_is_timed_on_one_thread_whatever_the_machine_has(compared, monkeypatch):
+    """Side by side on 16 cores each track would seem to take a sixteenth of its time."""
+    first = compared[0][0]
+    calls = []
+
+    def watched(opened, standardised, batch, threads):
+        calls.append((batch, threads))
+        return run(opened, standardised, batch, 1)
+
+    monkeypatch.setattr(bundle_module, "run", watched)
+    opened = Bundle.open(first.bundle)
+    features = np.asarray(first.prepared.split("test").features)
+    found = cost(first, opened, features)
+    assert {threads for batch, threads in calls if batch == 1} == {1}
+    assert {threads for batch, threads in calls if batch > 1} == {0}
+    session, standardised = opened.network("pion"), opened.scaling.apply(features[:500])
+    started = time.perf_counter()
+    for row in standardised:
+        session.run(None, {session.get_inputs()[0].name: row[None]})
+    alone = 1e6 * (time.perf_counter() - started) / 500
+    assert found["single_us"] > 0.3 * alone
+
+
+def test_time_that_the_tpc_response_took_belongs_to_the_training(compared, tmp_path):
+    first = compared[0][0]
+    (tmp_path / "provenance.json").write_text(json.dumps({"seconds": 12.5}))
+    features = np.asarray(first.prepared.split("test").features[:50])
+    assert cost(first, Bundle.open(first.bundle), features)["response_seconds"] == 0
+    derived = dataclasses.replace(first, response=tmp_path)
+    assert cost(derived, Bundle.open(first.bundle), features)["response_seconds"] == 12.5
+    with pytest.raises(CorruptFile, match="rerun TrainTPCResponse"):
+        cost(dataclasses.replace(first, response=tmp_path / "absent"), Bundle.open(first.bundle), features)
+
+
+def job_of(**sections: Any) -> JobSpec:
+    return JobSpec.model_validate(sections)
+
+
+def test_every_setting_that_differs_is_listed_and_nothing_else():
+    first = job_of(dataset={"files": ["a.root"]}, training={"accelerator": "cpu"})
+    second = job_of(
+        name="another", seed=7, thresholds={"mode": "purity", "target": 0.95}, model={"architecture": "masked-mlp"},
+        training={"objective": "softmax", "class_weights": "balanced"},
+        dataset={"files": ["a.root"], "derive": ["tpc_nsigma"]},
+        adaptation={"method": "dann", "files": ["data.root"]}, evaluation={"nsigma": 2.0},
+    )  # fmt: skip
+    found = {row["key"]: row["values"] for row in differing([first, second])}
+    assert found["seed"] == [42, 7]
+    assert found["thresholds.mode"] == ["f1", "purity"]
+    assert found["thresholds.target"] == [None, 0.95]
+    assert found["training.objective"] == ["binary", "softmax"]
+    assert found["training.class_weights"] == ["none", "balanced"]
+    assert found["adaptation.method"] == ["none", "dann"]
+    assert found["adaptation.files"] == [None, ["data.root"]]
+    assert found["dataset.derive"] == [[], ["tpc_nsigma"]]
+    assert found["model.d_model"] == [32, None]
+    assert found["model.architecture"] == ["attention", "masked-mlp"]
+    assert not {"name", "training.accelerator", "evaluation.nsigma", "dataset.files"} & set(found)
+    assert differing([first, first]) == []
+    assert notices([first, first]) == []
+    assert "purity ≥ 0.95" in notices([first, second])[0]
+
+
 def test_costs_are_those_of_the_training_and_are_measured(compared):
     contestants, record, _ = compared
     for each, model in zip(contestants, record["models"], strict=True):
@@ -204,6 +277,8 @@ def test_the_report_is_one_well_formed_file(compared):
     assert all(link.removeprefix("#") in page.ids for link in page.links)
     assert {path.name for path in out.glob("*.png")} == {plot["file"] for plot in record["plots"]}
     assert "twin against trained: F1 is higher for 0, lower for 0 and not significantly different for" in text
+    assert "training.max_epochs" in text
+    assert "largest F1" in text
 
 
 @pytest.mark.browser
@@ -220,6 +295,43 @@ def test_the_report_in_a_browser(compared):
         headings = browser.evaluate("[...document.querySelectorAll('h2')].map(each => each.innerText)")
         assert headings == ["Summary", "Significance of differences", "Species", "Calibration", "Cost", "Models"]
         assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_models_of_every_making_are_compared(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "draw_all", lambda *_: [])  # another test draws
+    experimental = write_prepared(tmp_path / "experimental", (2000, 500, 10), seed=5, simulation=False)
+    makings: dict[str, dict[str, Any]] = {
+        "trees": {"architecture": "boosted-trees", "thresholds": {"mode": "purity", "target": 0.9, "per_pt": True}},
+        "separate": {"model": {"heads": "separate"}},
+        "adapted": {"adaptation": {"method": "dann", "files": ["x.root"]}, "experimental": experimental},
+        "derived": {
+            "dataset": {"derive": ["tpc_nsigma"]}, "response": {"species": ["pion"]},
+            "training": {"objective": "softmax"},
+        },
+    }  # fmt: skip
+    contestants = []
+    for name, making in makings.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        job, trained_in = trained(prepared, folder, evaluation={"pt_edges": (0.0, 1.0, 5.0)}, **making)
+        export_bundle(trained_in, prepared, job, folder / "bundle")
+        contestants.append(Contestant(name, job, prepared, tuple(trained_in), folder / "bundle"))
+    (tmp_path / "out").mkdir()
+    record = compare_models(contestants, tmp_path / "out")
+    test = prepared.split("test")
+    truth = np.asarray(test.pdg) == TARGET_PDG[0]
+    for each in contestants:
+        scores = load_classifier(each.trained).predict(np.asarray(test.features))
+        points = read_working_points(each.trained, prepared, each.job.thresholds)
+        accepted = (scores >= points.at(np.asarray(test.column("fPt"))))[:, 0]
+        own = record["species"]["pion"][each.name]["all"]["overall"]
+        # A certainty at its threshold may fall on either side of it in another runtime.
+        assert own["efficiency"] == pytest.approx((accepted & truth).sum() / truth.sum(), abs=2e-3), each.name
+        assert own["purity"] == pytest.approx((accepted & truth).sum() / accepted.sum(), abs=2e-3), each.name
+        assert own["auc"] == pytest.approx(roc_auc_score(truth, scores[:, 0]), abs=1e-5), each.name
+    assert {row["key"] for row in record["settings"]} > {"model.heads", "thresholds.mode", "adaptation.method"}
+    assert "rules" in record["notices"][0]
+    assert "different rules" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def test_a_bundle_of_other_data_is_refused(compared, prepared, tmp_path):

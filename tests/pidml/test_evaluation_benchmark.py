@@ -70,9 +70,12 @@ def test_optimum_beats_what_sees_less(made):
         ratio = record["fraction_of_optimum"][name]
         assert ratio["low"] <= ratio["value"] <= ratio["high"]
         assert ratio["value"] < 1.005
+        assert (ratio["significance"] > 0) == (ratio["value"] > 1)
+        assert ratio["significance"] < 3
         own = record["species"][name]
         assert own["optimum"]["all"]["overall"]["auc"] > own["nsigma"]["all"]["overall"]["auc"]
     assert record["fraction_of_optimum"]["kaon"]["high"] < 0.97
+    assert record["fraction_of_optimum"]["kaon"]["significance"] < -5
 
 
 def test_optimum_is_exactly_calibrated(made):

@@ -354,7 +354,7 @@ def test_what_cannot_be_explained_says_so(tmp_path):
     empty = write_prepared(tmp_path / "empty", (50, 20, 0))
     with pytest.raises(NoTracks, match="test sample is empty"):
         explain(empty, reads_tpc_only, THRESHOLDS, job, tmp_path)
-    few = write_prepared(tmp_path / "few", (50, 20, 12))
+    few = write_prepared(tmp_path / "few", (50, 20, 8))
     with pytest.raises(NoTracks, match="too few to compare"):
         explain(few, reads_tpc_only, THRESHOLDS, job, tmp_path)
     assert not list(tmp_path.glob("*shapley*"))

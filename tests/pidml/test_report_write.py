@@ -14,6 +14,7 @@ from support.strict_page import Page
 from pidml import species
 from pidml.errors import CorruptFile
 from pidml.report import write_report
+from pidml.report.verdict import verdict
 from pidml.spec import parse_job
 from pidml.training import train
 from pidml.training.adaptation import AdaptationSummary
@@ -87,6 +88,23 @@ def test_feature_importance_is_that_of_the_step(text, steps):
         tab = re.search(rf'id="explain-{name}".*?</table>', section, re.DOTALL).group()
         assert f"{found['mean_abs']:.5f}" in tab
         assert "all TPC" in tab
+
+
+@pytest.mark.parametrize(
+    ("value", "significance", "said"),
+    [
+        (0.9998, -0.4, None),
+        (1.0002, 0.6, "More than 100 % (K⁺, by at most 0.6 σ) is a statistical fluctuation"),
+        (1.02, 4.2, "More than 100 % (K⁺, by up to 4.2 σ) is more than a fluctuation"),
+    ],
+)
+def test_more_than_the_optimum_is_explained(value, significance, said):
+    figures = {"network": {"f1": 0.9}, "nsigma": None, "bayes": None}
+    pion = figures | {"symbol": "π⁺", "ratio": {"value": 0.99, "significance": -7.0}}
+    kaon = figures | {"symbol": "K⁺", "ratio": {"value": value, "significance": significance}}
+    text = verdict([pion, kaon])
+    assert f"99.00 % to {100 * value:.2f} %" in text
+    assert ("More than" not in text) if said is None else (said in text)
 
 
 def test_steps_without_output_are_left_out(hostile_job, steps, tmp_path):
