@@ -1,15 +1,16 @@
-"""What a batch system costs beside the jobs.
+"""What a batch system costs beside the jobs; `benchmarks/farm.py` gives every figure in about six minutes.
 
-With the tests' stand-in, whose jobs take no time: submission, polling and a no-op rerun over the number of branches
-(500, 1000 and 2000, or those given), and how they grow; 1 is linear. With real Slurm and HTCondor, where they can be
-had: time per branch from the submission until its output was seen, beside that of as many jobs that do nothing, handed
-over and waited for with the scheduler's own commands.
+With the tests' stand-in, whose jobs take no time: submission, a round of polling, and a rerun that has nothing to do,
+over the number of branches (500, 1000 and 2000, or those given), and the exponents with which they grow; 1 is linear.
+With real Slurm and HTCondor, where they can be had: time per branch from the submission until its output was seen,
+beside that of as many jobs that do nothing, handed over and waited for with the scheduler's own commands.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
-from common import emit
+from common import emit, median_seconds
 from support.schedulers.daemons import Daemons, short_folder
 from support.schedulers.htcondor_files import htcondor_prefix
 from support.schedulers.real_htcondor import RealHTCondor
@@ -37,7 +38,7 @@ _SCRIPT = "#!/bin/sh\n#SBATCH --output=/dev/null\n#SBATCH --mem=1M\n#SBATCH --ti
 def seconds_of(farm: StandIn, job: Path, store: Path, *options: str) -> float:
     """Run DownloadAOD on the stand-in to its end."""
     started = time.perf_counter()
-    given = ["--job", str(job), "--workflow", "slurm", "--poll-interval", "0.1", *options]
+    given = ["--job", str(job), "--workflow", "slurm", "--poll-interval", "0.02", *options]
     subprocess.run(
         law_command("DownloadAOD", given),
         env=law_environment(store) | farm.environment,
@@ -48,7 +49,7 @@ def seconds_of(farm: StandIn, job: Path, store: Path, *options: str) -> float:
 
 
 def bare_seconds(farm: StandIn, folder: Path, count: int) -> float:
-    """Submit as many jobs with nothing but the scheduler's command, from four threads as law does."""
+    """Submit jobs with nothing but the scheduler's command, from four threads as law does."""
     script = folder / "noop.sh"
     script.write_text(_SCRIPT)
     command = [str(farm.folder / "bin" / "sbatch"), str(script)]
@@ -58,8 +59,21 @@ def bare_seconds(farm: StandIn, folder: Path, count: int) -> float:
     return time.perf_counter() - started
 
 
-def measure(branches: int) -> tuple[float, float]:
-    """Print the figures for one number of branches; return s of the run and of the rerun."""
+def polling_seconds(farm: StandIn) -> float:
+    """Ask once about all jobs that the stand-in ever had; they have ended, so that the accounting is asked too."""
+    from tasks.remote import RemoteWorkflow  # noqa: F401 - has law load what the next import needs
+    from tasks.remote_manager import SlurmManager
+
+    jobs, path = [job["id"] for job in farm.jobs()], os.environ["PATH"]
+    os.environ["PATH"] = farm.environment["PATH"]
+    try:
+        return median_seconds(lambda: SlurmManager().query_batch(jobs), 3)
+    finally:
+        os.environ["PATH"] = path
+
+
+def measure(branches: int) -> dict[str, float]:
+    """Print the figures for one number of branches; return s by name."""
     with tempfile.TemporaryDirectory(prefix="pidml-farm-") as name:
         folder = Path(name)
         store = folder / "store"
@@ -72,25 +86,28 @@ def measure(branches: int) -> tuple[float, float]:
         with farm.running():
             whole = seconds_of(farm, job, store)
             again = seconds_of(farm, job, store)
-        # a second one, without jobs that run meanwhile
-        bare = bare_seconds(StandIn(folder / "bare"), folder, branches)
-        queries = farm.calls("squeue")
-    emit("farm.submit_and_collect", whole / branches * 1000, "ms/branch", branches=branches, seconds=round(whole, 1))
-    emit("farm.bare_submission", bare / branches * 1000, "ms/job", branches=branches, seconds=round(bare, 1))
-    emit("farm.rerun", again, "s", branches=branches)
-    emit("farm.queries", queries, "", branches=branches)
-    return whole, again
+            rounds = farm.calls("squeue")
+        moments = [job["submitted"] for job in farm.jobs()]
+        taken = {"submission": max(moments) - min(moments), "polling": polling_seconds(farm), "rerun": again}
+    for name, seconds in taken.items():
+        emit(f"farm.{name}", seconds, "s", branches=branches, per_branch_ms=round(seconds / branches * 1000, 2))
+    emit("farm.whole", whole, "s", branches=branches, queries=rounds)
+    return taken
 
 
 def growth(counts: list[int]) -> None:
-    """Print the exponents with which run and rerun grow from the smallest to the largest number of branches."""
+    """Print the figures, and the exponents with which they grow from the smallest to the largest number of branches."""
+    with tempfile.TemporaryDirectory(prefix="pidml-farm-") as name:
+        # without jobs that run meanwhile
+        bare = bare_seconds(StandIn(Path(name) / "bare"), Path(name), min(counts))
+    emit("farm.bare_submission", bare, "s", jobs=min(counts), per_job_ms=round(bare / min(counts) * 1000, 2))
     taken = {count: measure(count) for count in counts}
     low, high = min(counts), max(counts)
     if low == high:
         return
-    for place, name in enumerate(("submit_and_collect", "rerun")):
-        exponent = math.log(taken[high][place] / taken[low][place]) / math.log(high / low)
-        emit(f"farm.{name}_exponent", exponent, "", smallest=low, largest=high)
+    for what in taken[low]:
+        exponent = math.log(taken[high][what] / taken[low][what]) / math.log(high / low)
+        emit(f"farm.{what}_exponent", exponent, "", smallest=low, largest=high)
 
 
 def real(scheduler: Daemons, jobs: int = 20) -> None:
@@ -100,7 +117,8 @@ def real(scheduler: Daemons, jobs: int = 20) -> None:
         bare = noop_seconds(scheduler, folder, jobs)
         paths = simulate_files(folder / "input", 20 * jobs, jobs, "ao2d", 1, frames=1)
         job = folder / "job.yaml"
-        job.write_text(yaml.safe_dump({"dataset": {"files": [str(path) for path in paths]}}))
+        asked = {"download": {"memory": 0.5, "disk": 0.1, "time": 0.5}}
+        job.write_text(yaml.safe_dump({"dataset": {"files": [str(path) for path in paths]}, "resources": asked}))
         (folder / "store").mkdir()
         command = ["--job", str(job), "--workflow", scheduler.kind, "--poll-interval", "0.0085"]
         started = time.perf_counter()
@@ -113,6 +131,7 @@ def real(scheduler: Daemons, jobs: int = 20) -> None:
         whole = time.perf_counter() - started
         inside = sum(json.loads(path.read_text())["seconds"] for path in folder.glob("store/*/*/provenance.json"))
     emit(f"farm.{scheduler.kind}.noop", bare / jobs, "s/job", jobs=jobs, slots=2)
+    emit(f"farm.{scheduler.kind}.overhead", (whole - bare) / jobs, "s/branch", jobs=jobs, slots=2)
     emit(f"farm.{scheduler.kind}.branch", whole / jobs, "s/branch", jobs=jobs, slots=2, step_seconds=round(inside, 2))
 
 
