@@ -13,6 +13,7 @@ from pathlib import Path
 from pidml.alicetraint.jobs import JobDirectory, all_jobs, jobs_dir
 from pidml.alicetraint.outbox import waiting
 from pidml.atomic import is_held, is_temporary, temporary_sibling
+from pidml.batch.registry import submitted_work
 from pidml.errors import StoreError, UnknownJob
 from pidml.identity import DIGEST_LENGTH
 from pidml.store import Store, index_key
@@ -22,6 +23,8 @@ _OWN = re.compile(rf"\.?(?P<digest>[0-9a-f]{{{DIGEST_LENGTH}}})(?P<kind>\.log|\.
 _DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
 #: What was touched more recently than this may be in the making.
 MIN_AGE_SECONDS = 24 * 3600.0
+#: Jobs that a batch system was given longer ago than this are neither waiting nor running.
+LONGEST_QUEUE_SECONDS = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ def find_garbage(
             kept.setdefault(step, set()).update(() if job in dropped else digests)
     newest = time.time() - min_age
     found = list(_partials(store.root, newest))
+    submitted = submitted_work(store.root, time.time() - LONGEST_QUEUE_SECONDS)
     for step in sorted(kept):
-        found += _of_step(store.root / step, kept[step], newest)
+        found += [each for each in _of_step(store.root / step, kept[step], newest) if each.path not in submitted]
     found += _temporaries(store.root, newest)
     found += [Garbage(store.index_file(job), 0, "dropped job") for job in sorted(dropped)]
     found += [Garbage(job.path, _size(job.path), "the server has all of this task") for job in ended]

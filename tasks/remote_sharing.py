@@ -45,7 +45,9 @@ class Sharing(BaseRemoteWorkflowProxy):
         folder = task.store.root / ".batch" / type(task).__name__
         journal = task.work / "submitted.jsonl"
         self._registry = Registry(folder, str(self._state_file), self.workflow_type, journal)
-        with self._registry.held(wanted, self._take_over, task.publish_message):
+        # the state may have been removed, by hand for example, while what it knew of waits in the queue
+        forgetful = not (self._state_file.is_file() or task.ignore_submission)
+        with self._registry.held(wanted, self._take_over, task.publish_message, forgetful):
             self._get_existing_branches(sync=True)
             self._skip_jobs.clear()  # law looked when the task was scheduled
             try:

@@ -75,7 +75,11 @@ class Registry:
 
     @contextmanager
     def held(
-        self, outputs: Iterable[str], take_over: Callable[[list[Entry]], Jobs], say: Callable[[str], None]
+        self,
+        outputs: Iterable[str],
+        take_over: Callable[[list[Entry]], Jobs],
+        say: Callable[[str], None],
+        forgetful: bool = False,
     ) -> Iterator[None]:
         """Be the only run that makes these outputs; waits for others that make some of them.
 
@@ -86,38 +90,39 @@ class Registry:
             take_over: called with what runs that are no more wrote down about some of the outputs; returns what is to
                 be written down for this one.
             say: called with a line before waiting.
+            forgetful: this run does not know what it submitted when it ran before, and takes that over too.
 
         Raises:
             DiskFull, StoreError: the folder cannot be written.
         """
         self.outputs = frozenset(outputs)
         with ExitStack() as stack:
-            while busy := self._try_to_hold(take_over, stack):
+            while busy := self._try_to_hold(take_over, stack, forgetful):
                 shared = len(busy.outputs & self.outputs)
                 say(f"waits for another run that makes {shared} of the {len(self.outputs)} outputs ({busy.path})")
                 busy.wait()
             yield
 
-    def _try_to_hold(self, take_over: Callable[[list[Entry]], Jobs], stack: ExitStack) -> Entry | None:
+    def _try_to_hold(
+        self, take_over: Callable[[list[Entry]], Jobs], stack: ExitStack, forgetful: bool
+    ) -> Entry | None:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "registry.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            others = [entry for entry in self._entries() if entry.outputs & self.outputs]
+            found = [entry for entry in self._entries() if forgetful or entry.path != self.path]
+            others = [entry for entry in found if entry.outputs & self.outputs]
             if busy := next((entry for entry in others if entry.alive), None):
                 return busy
             self.write(take_over(others))
             for entry in others:
-                _give_up(entry, self.outputs)
+                if entry.path != self.path:
+                    _give_up(entry, self.outputs)
             fcntl.flock(stack.enter_context(_lock_file(self.path)), fcntl.LOCK_EX)
         return None
 
     def _entries(self) -> Iterator[Entry]:
-        for path in sorted(self.folder.glob("*.json")):
-            if path == self.path:
-                continue
-            value = json.loads(path.read_text(encoding="utf-8"))
-            yield Entry(path, value["system"], Path(value["journal"]), frozenset(value["outputs"]), value["jobs"])
+        return map(_read, sorted(self.folder.glob("*.json")))
 
     def write(self, jobs: Mapping[str, list[str]]) -> None:
         """Write down the submissions that may be in the queue; before they are submitted.
@@ -130,6 +135,24 @@ class Registry:
     def forget(self) -> None:
         """Nothing of this run is in the queue any more."""
         self.path.unlink(missing_ok=True)
+
+
+def submitted_work(store: Path, newest: float) -> set[Path]:
+    """Return the work folders in the store of runs that may have jobs in a queue: a rerun and the jobs need them.
+
+    Args:
+        store: root of the store.
+        newest: runs that wrote nothing down since then, in s since the epoch, are left out.
+    """
+    entries = [_read(path) for path in store.glob(".batch/*/*.json") if path.stat().st_mtime >= newest]
+    # the folder of job files may lie elsewhere; what it is called tells of which step it is
+    names = {(entry.path.parent.name, entry.journal.parent.name.removesuffix(".work")) for entry in entries}
+    return {store / step / f"{digest}.work" for step, digest in names}
+
+
+def _read(path: Path) -> Entry:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return Entry(path, value["system"], Path(value["journal"]), frozenset(value["outputs"]), value["jobs"])
 
 
 def _lock_file(path: Path) -> TextIO:

@@ -11,6 +11,7 @@ import pytest
 
 from pidml.alicetraint.jobs import JobDirectory, State, store_claim
 from pidml.atomic import exclusive
+from pidml.batch.registry import Registry
 from pidml.errors import StoreError, UnknownJob
 from pidml.gc import Garbage, check_quiet, find_garbage
 from pidml.store import Store
@@ -205,3 +206,24 @@ def test_a_task_just_claimed_makes_removal_wait(store: Store) -> None:
     store.index_file("task-1").unlink()
     with pytest.raises(StoreError, match="task 1 has just been claimed"):
         check_quiet(store)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_jobs_in_a_queue_and_their_rerun_need_stays(store: Store, tmp_path: Path, elsewhere: bool) -> None:
+    works = {name: store.root / "Train" / f"{name * 12}.work" for name in "de"}
+    for work in works.values():
+        work.mkdir()
+        (work / "visible").write_text("node\n")
+        touch_long_ago(work)
+    journal = works["d"] / "submitted.jsonl"
+    if elsewhere:  # `submit_dir` of a profile
+        journal = tmp_path / "submit" / "Train" / ("d" * 12) / "submitted.jsonl"
+    registry = Registry(store.root / ".batch" / "Train", "a run", "slurm", journal)
+    registry.write({"pidml-Train-0-d-1": [A]})
+    assert f"Train/{'d' * 12}.work" not in names(store)
+    assert f"Train/{'e' * 12}.work" in names(store)
+    os.utime(registry.path, (0, 0))
+    assert f"Train/{'d' * 12}.work" in names(store), "nothing waits in a queue for months"
+    registry.write({})
+    registry.forget()
+    assert f"Train/{'d' * 12}.work" in names(store)

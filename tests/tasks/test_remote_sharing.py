@@ -89,3 +89,18 @@ def test_what_a_killed_run_left_and_the_scheduler_lost_is_submitted(farm: Farm) 
     done = farm.run("slurm")
     assert done.returncode == 0, done.stdout + done.stderr
     assert farm.made() == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_whose_state_was_removed_finds_its_jobs_in_the_queue(farm: Farm, kind: str) -> None:
+    for branch in range(4):
+        farm.fail(branch, "RUNNING:6")
+    process = farm.start(kind)
+    farm.scheduler.wait_for(lambda: farm.scheduler.calls("squeue" if kind == "slurm" else "condor_q") > 0)
+    kill_group(process)
+    for known in farm.store.glob("DownloadAOD/*.work/*_jobs_*.json"), farm.store.glob("DownloadAOD/*.work/*.jsonl"):
+        next(known).unlink()
+    done = farm.run(kind)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert farm.submissions() == ONCE
+    assert not list(farm.store.glob(".batch/DownloadAOD/*.json")), "nothing of it is in the queue any more"
