@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 import law
 import luigi
+import luigi.configuration
 from law.config import Config
 
 from pidml import resources
@@ -27,9 +29,10 @@ from pidml.batch.asking import parse_resources, resources_of
 from pidml.batch.environment import job_environment
 from pidml.batch.limits import Request
 from pidml.batch.preflight import check_site
-from pidml.batch.site import SECTION, Site, profile_file
+from pidml.batch.site import SECTION, WORKFLOWS, Site, profile_file
 from pidml.batch.submission import htcondor_lines, slurm_lines
 from pidml.errors import BatchError, ConfigError
+from pidml.identity import digest
 from pidml.spec.resources_section import StepResources
 from tasks.framework import NO_JOB, JobTask
 
@@ -60,6 +63,18 @@ def current_site() -> Site:
         return Site()
     options = {key: config.get_expanded(SECTION, key) or "" for key in config.options(SECTION)}
     return Site.from_options({"name": Path(source).stem} | options, source)
+
+
+def chosen_workflow(given: str) -> str:
+    """Return the kind of workflow that is given or, if it is empty, that of the profile.
+
+    Raises:
+        ConfigError: there is no such kind, or the profile cannot be used.
+    """
+    chosen = given or current_site().workflow
+    if chosen not in WORKFLOWS:
+        raise ConfigError(f"--workflow {chosen}: not known", f"allowed: {', '.join(WORKFLOWS)}")
+    return chosen
 
 
 class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
@@ -94,10 +109,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     @classmethod
     def modify_param_values(cls, params: dict[str, Any]) -> dict[str, Any]:
         """Take the kind of workflow from the profile unless it is given; jobs on a worker are always local."""
-        if params.get("workflow") in (None, law.NO_STR) or IN_JOB:
-            params["workflow"] = current_site().workflow
-        if params["workflow"] not in ("local", "slurm", "htcondor"):
-            raise ConfigError(f"--workflow {params['workflow']}: not known", "allowed: local, slurm, htcondor")
+        given = params.get("workflow")
+        params["workflow"] = chosen_workflow("" if given in (None, law.NO_STR) or IN_JOB else str(given))
         return dict(super().modify_param_values(params))
 
     @property
@@ -140,8 +153,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
     def work(self) -> Path:
         """Folder with job files and state of this workflow's jobs."""
         name, elsewhere = type(self).__name__, current_site().submit_dir
-        if elsewhere:
-            return Path(elsewhere).expanduser() / name / self.digest
+        if elsewhere:  # several stores may use it
+            return Path(elsewhere).expanduser() / digest(str(self.store.root)) / name / self.digest
         return self.store.output(name, f"{self.digest}.work")
 
     def job_log(self, branches: list[int]) -> Path:
@@ -234,6 +247,8 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
             self.resources_asked, self.workflow_proxy.site, note, len(branches), token
         )
         config.log = config.stdout = config.stderr = None
+        if current_site().submit_dir:  # a folder that the schedd reads and writes; CERN's insists on a log
+            config.custom_content.append(("log", str(self.work / "htcondor.log")))
         config.postfix_output_files = False
         # written by the job itself while it runs: it can be read then, and is there even if the job is killed
         config.render_variables["log_file"] = str(self.job_log(branches))
@@ -277,6 +292,22 @@ def _look(task: JobTask) -> None:
 
 
 JobTask.looks.append(_look)
+
+
+def choose_for_steps(steps: Iterable[type[RemoteWorkflow]], option: str, value: str) -> None:
+    """Set what an option is for steps that have it, unless the command line says otherwise for one of them.
+
+    Args:
+        steps: the steps; none has been made use of yet.
+        option: name of a parameter.
+        value: as on the command line.
+    """
+    settings = luigi.configuration.get_config()  # type: ignore[no-untyped-call]
+    for step in steps:
+        if option in dict(step.get_params()):
+            if not settings.has_section(step.__name__):
+                settings.add_section(step.__name__)
+            settings.set(step.__name__, option, value)
 
 
 def _encoded(text: str) -> str:

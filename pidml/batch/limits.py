@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from pidml.batch import slurm
 from pidml.batch.commands import run_command
-from pidml.batch.site import Site
-from pidml.batch.submission import JOB_FLAVOURS, slurm_lines, takes_flavours
+from pidml.batch.site import JOB_FLAVOURS, Site
+from pidml.batch.submission import slurm_lines, takes_flavours
 from pidml.errors import BatchError, ConfigError, ToolMissing
 from pidml.spec.resources_section import StepResources
 

@@ -174,6 +174,8 @@ def _slurm(folder: Path, name: str) -> int:
 def _htcondor(site: Site, folder: Path, name: str) -> str:
     lines = [("universe", "vanilla"), ("executable", folder / "probe.sh"), ("initialdir", folder)]
     lines += [("should_transfer_files", "YES"), ("transfer_output_files", '""')]  # as all jobs: it may see no folder
+    if site.submit_dir:
+        lines.append(("log", folder / "htcondor.log"))
     lines += htcondor_lines(_ASKS, site, {}, 1, f"pidml-{name}")
     text = "\n".join(f"{key} = {value}" for key, value in lines)
     write_text(folder / "probe.sub", f"{text}\nqueue\n")

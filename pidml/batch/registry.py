@@ -103,9 +103,7 @@ class Registry:
                 busy.wait()
             yield
 
-    def _try_to_hold(
-        self, take_over: Callable[[list[Entry]], Jobs], stack: ExitStack, forgetful: bool
-    ) -> Entry | None:
+    def _try_to_hold(self, take_over: Callable[[list[Entry]], Jobs], stack: ExitStack, forgetful: bool) -> Entry | None:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "registry.lock").open("a") as lock:

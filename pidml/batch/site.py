@@ -17,6 +17,13 @@ from pidml.errors import ConfigError
 #: Section of a law configuration file that holds a profile.
 SECTION = "pidml_site"
 WORKFLOWS = ("local", "htcondor", "slurm")
+#: CERN's classes of running time: name → h.
+JOB_FLAVOURS = {
+    "espresso": 1 / 3, "microcentury": 1.0, "longlunch": 2.0, "workday": 8.0, "tomorrow": 24.0, "testmatch": 72.0,
+    "nextweek": 168.0,
+}  # fmt: skip
+#: Instead of one of them: the shortest that fits the time of a job.
+SHORTEST = "shortest"
 
 
 @dataclass(frozen=True)
@@ -24,17 +31,19 @@ class Site:
     """A profile.
 
     Args:
-        name: for messages.
+        name: for messages; by default the name of its file.
         workflow: ``local``, ``htcondor`` or ``slurm``.
         partition: Slurm partition; empty takes the default one.
         account: Slurm account, or accounting group of HTCondor.
         qos: Slurm quality of service.
-        job_flavour: CERN's classes of running time, such as ``workday``; empty asks for the time itself.
+        job_flavour: one of CERN's classes of running time, such as ``workday``, or ``shortest`` for the shortest that
+            fits; empty asks for the time itself.
         gpu_partition: Slurm partition of jobs that ask for GPUs; empty takes ``partition``.
         options: further options, one per line: ``--constraint=avx512`` for Slurm, ``requirements = …`` for HTCondor.
         setup: shell commands that a job runs before anything else, such as ``source /cvmfs/…/setup.sh``.
         shared: folders that every worker sees; if given, the store must lie below one of them.
-        submit_dir: folder for job files and job logs where the scheduler cannot read the store; empty takes the store.
+        submit_dir: folder for job files and HTCondor's own log where the scheduler cannot read the store; empty takes
+            the store.
         resources: what jobs ask for where the job file says nothing, one per line: ``train.gpus = 1``. A server's tasks
             say nothing about resources.
         on_demand: ``yes`` if the pool makes slots as jobs ask for them: then what it has now is no limit (HTCondor).
@@ -86,6 +95,9 @@ class Site:
             raise ConfigError(f"{source}: workflow = {site.workflow!r}", f"allowed: {', '.join(WORKFLOWS)}")
         if site.on_demand not in ("", "no", "yes"):
             raise ConfigError(f"{source}: on_demand = {site.on_demand!r}", "allowed: yes, no")
+        if site.job_flavour not in ("", SHORTEST, *JOB_FLAVOURS):
+            allowed = ", ".join([SHORTEST, *JOB_FLAVOURS])
+            raise ConfigError(f"{source}: job_flavour = {site.job_flavour!r}", f"allowed: {allowed}, or nothing")
         parse_resources(site.resources, source)
         return site
 
@@ -94,7 +106,8 @@ def _value(name: str, default: object, text: str, source: str) -> object:
     if re.fullmatch(r"\$\{?\w+\}?", text):
         text = ""  # a variable of the environment that is not set
     if isinstance(default, tuple):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
+        lines = text.replace(":", "\n") if name == "shared" else text
+        return tuple(line.strip() for line in lines.splitlines() if line.strip())
     if isinstance(default, float):
         try:
             number = float(text or 0)
@@ -120,7 +133,7 @@ def profile_file(name: str) -> Path:
     path = Path(name).expanduser() if name.endswith(".cfg") else resources.configs("sites") / f"{name}.cfg"
     if ("/" in name and not name.endswith(".cfg")) or not path.is_file():
         near = difflib.get_close_matches(name, profile_names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = f"did you mean {near[0]}? " if near else "was its folder moved? " if path.is_absolute() else ""
         raise ConfigError(
             f"there is no profile {name!r} (PIDML_SITE)",
             f"{hint}profiles: {', '.join(profile_names())}; or give the path of a .cfg file",

@@ -7,14 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidml.batch.htcondor import TOKEN
-from pidml.batch.site import Site
+from pidml.batch.site import JOB_FLAVOURS, SHORTEST, Site
 from pidml.spec.resources_section import StepResources
-
-#: CERN's classes of running time: name → h.
-JOB_FLAVOURS = {
-    "espresso": 1 / 3, "microcentury": 1.0, "longlunch": 2.0, "workday": 8.0, "tomorrow": 24.0, "testmatch": 72.0,
-    "nextweek": 168.0,
-}  # fmt: skip
 
 
 def raised(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int = 1) -> tuple[int, int]:
@@ -86,7 +80,8 @@ def htcondor_lines(
     if asked.gpus:
         lines.append(("request_gpus", asked.gpus))
     if takes_flavours(site):
-        lines.append(("+JobFlavour", f'"{site.job_flavour or flavour(seconds / 3600)}"'))
+        chosen = flavour(seconds / 3600) if site.job_flavour == SHORTEST else site.job_flavour
+        lines.append(("+JobFlavour", f'"{chosen}"'))
     else:
         lines += [("+MaxRuntime", seconds), ("allowed_execute_duration", seconds)]
     if site.account:
@@ -99,7 +94,7 @@ def htcondor_lines(
 
 def takes_flavours(site: Site) -> bool:
     """Tell whether the site wants the running time as one of :data:`JOB_FLAVOURS`."""
-    return site.name == "lxplus" or bool(site.job_flavour)
+    return bool(site.job_flavour)
 
 
 def flavour(hours: float) -> str:

@@ -153,6 +153,10 @@ def test_job_files_say_what_was_asked_for() -> None:
     assert condor["allowed_execute_duration"] == 3600
     cern = dict(htcondor_lines(asked, read_profile("lxplus"), {"time": 16.0}, 1, "a-b-c-d"))
     assert cern["+JobFlavour"] == '"tomorrow"'
+    assert cern["MY.SendCredential"] == "True"
+    assert "allowed_execute_duration" not in cern
+    chosen = dict(htcondor_lines(asked, Site(job_flavour="workday"), {"time": 16.0}, 1, "a-b-c-d"))
+    assert chosen["+JobFlavour"] == '"workday"'
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -168,6 +172,7 @@ def test_profiles_that_come_with_the_package(name: str, monkeypatch: pytest.Monk
     [
         ("[pidml_site]\nworkflow: pbs", "workflow = 'pbs'"),
         ("[pidml_site]\npartitoin: long", "unknown option 'partitoin'"),
+        ("[pidml_site]\njob_flavour: workdya", "job_flavour = 'workdya'"),
         ("[pidml_site]\nmax_time: -1", "max_time = '-1' is not a number"),
         ("[pidml_site]\nmax_memory: nan", "max_memory = 'nan' is not a number"),
         ("[pidml_site]\nresources: train gpus 1", "'train gpus 1'"),

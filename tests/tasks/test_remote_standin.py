@@ -254,3 +254,21 @@ def test_nothing_secret_and_no_profile_reaches_a_job(farm: Farm, kind: str) -> N
     ]
     assert not [text for text in texts if b"machine-key-1" in text or b"admin-token-2" in text]
     assert next(farm.store.glob("DownloadAOD/*.work/files")).stat().st_mode & 0o077 == 0
+
+
+def test_job_files_lie_where_the_profile_says_and_stores_keep_apart(farm: Farm) -> None:
+    site = farm.folder / "site.cfg"
+    submit = farm.folder / "submit"
+    site.write_text(f"[pidml_site]\nworkflow: htcondor\nsubmit_dir: {submit}\njob_flavour: shortest\n")
+    done = farm.run("htcondor", PIDML_SITE=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (values,) = {json.dumps(job["values"].get("log")) for job in farm.scheduler.jobs()}
+    log = Path(json.loads(values))
+    assert log.is_relative_to(submit), "the schedd writes its own log, and can"
+    assert {job["values"]["+JobFlavour"] for job in farm.scheduler.jobs()} == {'"workday"'}
+    assert all(Path(job["inputs"][0]).is_relative_to(submit) for job in farm.scheduler.jobs())
+    assert not list(farm.store.glob("*/*.work/files")), "the scheduler cannot read the store"
+    other = farm.folder / "other"
+    assert farm.run("htcondor", PIDML_SITE=str(site), PIDML_STORE=str(other)).returncode == 0
+    assert len(list(other.glob("DownloadAOD/*/provenance.json"))) == 4, "another store's jobs are others"
+    assert len(list(submit.glob("*/DownloadAOD/*/*_jobs_*.json"))) == 2
