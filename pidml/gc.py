@@ -14,7 +14,7 @@ from pidml.alicetraint.jobs import JobDirectory, all_jobs, jobs_dir
 from pidml.alicetraint.outbox import waiting
 from pidml.atomic import is_held, is_temporary, temporary_sibling
 from pidml.batch.registry import submitted_work
-from pidml.errors import StoreError, UnknownJob
+from pidml.errors import StoreError
 from pidml.identity import DIGEST_LENGTH
 from pidml.store import Store, index_key
 
@@ -79,7 +79,7 @@ def find_garbage(
     """
     before = -math.inf if tasks_older_than is None else time.time() - tasks_older_than
     ended = list(_ended(store.root, before))
-    dropped = {_known(store, job) for job in drop} | {name for job in ended for name in _index_of(store, job)}
+    dropped = {store.name_of(job) for job in drop} | {name for job in ended for name in _index_of(store, job)}
     kept: dict[str, set[str]] = {}
     for job in store.jobs():
         for step, digests in store.read_index(job).items():
@@ -167,13 +167,6 @@ def _changed(path: Path, kind: str | None) -> float:
 def _touched(path: Path) -> float:
     """Return when a file, or anything in a folder, last changed."""
     return max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
-
-
-def _known(store: Store, job: str) -> str:
-    for name in (index_key(job), job):
-        if name in store.jobs():
-            return name
-    raise UnknownJob(f"no job {job!r} has run in {store.root}", f"jobs here: {', '.join(store.jobs()) or 'none'}")
 
 
 def _size(path: Path) -> int:

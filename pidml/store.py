@@ -14,6 +14,8 @@ from pidml.atomic import explained, is_temporary, write_json
 from pidml.errors import UnknownJob
 from pidml.identity import digest
 
+_JOB_SUFFIXES = (".yaml", ".yml", ".json")
+
 
 @dataclass(frozen=True)
 class Store:
@@ -54,16 +56,35 @@ class Store:
         write_json(self.index_file(job), index_entry(steps))
 
     def read_index(self, job: str) -> dict[str, list[str]]:
-        """Return the outputs of ``job`` (a name as shown by :meth:`jobs`, or as given to a run): step → digests.
+        """Return the outputs of ``job`` (given as for :meth:`name_of`): step → digests.
 
         Raises:
             UnknownJob: no job of that name ran in this store.
         """
-        content = self.index_content(index_key(job)) or self.index_content(job)
-        if content is None:
-            known = ", ".join(self.jobs()) or "none yet"
-            raise UnknownJob(f"no job {job!r} has run in {self.root}", f"jobs here: {known}")
+        content = self.index_content(self.name_of(job)) or {"steps": []}
         return dict(content["steps"])
+
+    def name_of(self, job: str) -> str:
+        """Return the name under which a job is indexed.
+
+        Args:
+            job: that name, a job as given to a run, or a job file's name alone if only one of that name ran here.
+
+        Raises:
+            UnknownJob: no such job ran in this store, or several did.
+        """
+        known = self.jobs()
+        for name in (index_key(job), job):
+            if name in known:
+                return name
+        path = Path(job)
+        stem = re.sub(r"[^\w.+-]", "_", path.stem if path.suffix in _JOB_SUFFIXES else path.name)
+        alike = [name for name in known if re.fullmatch(rf"{re.escape(stem)}-[0-9a-f]{{6}}", name)]
+        if len(alike) == 1:
+            return alike[0]
+        if alike:
+            raise UnknownJob(f"several jobs called {stem!r} have run in {self.root}", f"name one: {', '.join(alike)}")
+        raise UnknownJob(f"no job {job!r} has run in {self.root}", f"jobs here: {', '.join(known) or 'none yet'}")
 
     def index_content(self, job: str) -> dict[str, Any] | None:
         """Return what the index says of ``job`` (its key), see :func:`index_entry`; None if it never ran here."""
@@ -114,6 +135,6 @@ def index_key(job: str) -> str:
     if job.isdigit():
         return f"task-{job}"
     path = Path(job)
-    if path.suffix not in (".yaml", ".yml", ".json"):
+    if path.suffix not in _JOB_SUFFIXES:
         return re.sub(r"[^\w.+-]", "_", job)
     return re.sub(r"[^\w.+-]", "_", path.stem) + "-" + digest(str(path.absolute()), 6)

@@ -19,6 +19,7 @@ from pidml.spec.load import read_mapping
 
 #: Characters that law's configuration, ``.env`` files or the shell would not take as they are.
 _REFUSED = set("'\"`$\\,{}%#&;\n\t")
+_SHARED = "folders that every worker sees, separated by colons; the store is checked against them (empty: not checked)"
 #: Variables that each profile wants to be told: name → what it is.
 _KEYS = {
     "local": {},
@@ -27,9 +28,10 @@ _KEYS = {
         "PIDML_GPU_PARTITION": "partition of jobs that ask for GPUs (empty: the same)",
         "PIDML_ACCOUNT": "Slurm account (empty: yours)",
         "PIDML_QOS": "quality of service (empty: none)",
+        "PIDML_SHARED": _SHARED,
     },
     "lxplus": {"PIDML_ACCOUNT": "accounting group, for example group_u_ALICE.u_z2 (empty: yours)"},
-    "farm": {"PIDML_ACCOUNT": "accounting group (empty: none)"},
+    "farm": {"PIDML_ACCOUNT": "accounting group (empty: none)", "PIDML_SHARED": _SHARED},
 }
 
 
@@ -70,7 +72,7 @@ def create_experiment(directory: Path, profile: str = "local", preset: str = "at
         autoescape=False,  # noqa: S701 - no HTML
     )
     preset_file = resources.configs("jobs") / f"{preset}.yaml"
-    title = f"A training job, made from the preset {preset}. Name your files under dataset.files."
+    title = f"A training job, made from the preset {preset}. It runs as it is, over simulated files; name your own."
     with atomic_directory(directory) as folder:
         (folder / "job.yaml").write_text(commented_job(read_mapping(preset_file), title), encoding="utf-8")
         for name, mode in (("law.cfg", 0o644), (".env", 0o600), ("run.sh", 0o755), ("README.md", 0o644)):

@@ -38,9 +38,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 def doctor(settings: Settings) -> list[Check]:
     """Look at everything that a training machine needs; claims no task and changes nothing on the server."""
-    checks = [*_configuration(settings), *_store(settings)]
-    checks += quota_checks(settings.store, settings.limits.min_free)
-    if not any(check.outcome == "failed" for check in checks if check.name == "configuration"):
+    configuration = list(_configuration(settings))
+    checks = [*configuration, *_store(settings), *quota_checks(settings.store, settings.limits.min_free)]
+    if configuration[0].outcome == "ok":
         checks += _server(settings)
     environ = dict(settings.extra) | os.environ
     checks += [*_grid(settings), *ccdb_certificate(environ), _tools(environ), *_producer(settings, environ)]
@@ -48,6 +48,10 @@ def doctor(settings: Settings) -> list[Check]:
 
 
 def _configuration(settings: Settings) -> Iterator[Check]:
+    if not (settings.base_url or settings.machine_id or settings.secret):
+        advice = "for a training machine set MACHINE_ID, MACHINE_SECRET_KEY and ALICETRAINT_BASE_URL"
+        yield Check("configuration", "warning", "no server: this machine runs jobs of its own only", advice)
+        return
     try:
         address = settings.server_address()
     except PidmlError as error:

@@ -53,7 +53,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (Site(workflow="slurm", partition="nowhere"), 1, 1, "no partition 'nowhere'", "there are: main, long, short"),
         (read_profile("lxplus"), 100, 2, r"200 h .*\(max_time\) allows 168 h", "--tasks-per-job 1 or less"),
         (
-            Site("lxplus", "htcondor", job_flavour="shortest"),
+            Site("cern", "htcondor", job_flavour="shortest"),
             200,
             1,
             "the longest of CERN's job flavours allows 168 h",

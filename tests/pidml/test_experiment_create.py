@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.small_job import write_job
 
 from pidml.batch.site import profile_names, read_profile
 from pidml.errors import ConfigError, UnknownJob
 from pidml.experiment import create_experiment
 from pidml.settings import Settings
 from pidml.spec import JobSpec, load_job, parse_job, preset_names
+from pidml.species import TARGET_NAMES
 
 
 def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +35,9 @@ def test_what_is_written_parses(tmp_path: Path, profile: str, preset: str) -> No
     folder = create_experiment(tmp_path / "my experiment", profile, preset)
     job = load_job(str(folder / "job.yaml"))
     assert job == load_job(preset)
-    assert read_profile(str(folder / "law.cfg")).workflow == read_profile(profile).workflow
+    made = read_profile(str(folder / "law.cfg"), {})
+    assert made == read_profile(profile, {})
+    assert made.name == profile
     settings = Settings.load({}, folder / ".env")
     assert settings.store == folder / "store"
     assert settings.site == str(folder / "law.cfg")
@@ -55,6 +60,51 @@ def test_law_answers_at_once(tmp_path: Path, profile: str, preset: str) -> None:
         assert f"workflow={kind}" in done.stdout
     assert f"{folder}/store/Report" in elsewhere.stdout
     assert run(str(folder / "run.sh"), "pidml", "ls", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_do_what_it_says(tmp_path: Path) -> None:
+    folder = create_experiment(tmp_path / "my experiment", "local", "sandbox")
+    write_job(folder, tracks=2000)
+    commands = [line.strip() for line in (folder / "README.md").read_text().splitlines() if line.startswith("   " * 2)]
+    assert len(commands) == 4
+    for command in commands:
+        done = run("bash", "-c", command, cwd=folder)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert all((folder / "networks" / f"{name}.onnx").is_file() for name in TARGET_NAMES)
+
+
+def test_a_folder_that_was_moved_says_what_to_do(tmp_path: Path) -> None:
+    folder = create_experiment(tmp_path / "there", "local", "sandbox")
+    moved = folder.rename(tmp_path / "here")
+    done = run("./run.sh", "pidml", "ls", cwd=moved)
+    assert done.returncode == 1
+    assert f"[P900] this experiment was made at {folder} and lies at {moved} now" in done.stderr
+    advice = next(part for part in done.stderr.split("; ") if "sed" in part).partition("moved: ")[2]
+    assert run("bash", "-c", advice, cwd=tmp_path).returncode == 0
+    assert (
+        run("./run.sh", "pidml", "ls", cwd=moved).stdout
+        == f"no job has run in {moved}/store yet: try `pidml run sandbox`\n"
+    )
+    (tmp_path / "link").symlink_to(moved / "run.sh")
+    assert run(str(tmp_path / "link"), "pidml", "ls", cwd=tmp_path).returncode == 0
+    text = (moved / "run.sh").read_text()
+    for changed, said in (
+        ("environment", "no Python environment with law"),
+        ("configuration", "does not lie at"),
+    ):
+        (moved / "run.sh").write_text(re.sub(rf"(?m)^{changed}=.*", f"{changed}=/nowhere/x", text))
+        done = run("./run.sh", "pidml", "ls", cwd=moved)
+        assert done.returncode == 1
+        assert said in done.stderr
+
+
+def test_the_profile_of_a_moved_folder_is_named(tmp_path: Path) -> None:
+    folder = create_experiment(tmp_path / "there", "slurm", "sandbox")
+    moved = folder.rename(tmp_path / "here")
+    with pytest.raises(ConfigError, match=r"there is no profile .*there/law\.cfg") as error:
+        read_profile(Settings.load({}, moved / ".env").site)
+    assert "moved" in error.value.hint
 
 
 def test_every_commented_key_can_be_uncommented(tmp_path: Path) -> None:

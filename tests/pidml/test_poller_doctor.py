@@ -84,11 +84,17 @@ def test_mock_answers_a_task_with_one_file_of_each_kind(machine):
 
 
 def test_what_is_missing_is_said(tmp_path, tools):
-    found = outcomes(
-        Settings.load({"PIDML_STORE": str(tmp_path / "s"), "ALICETRAINT_VENV_DIR_PATH": "/v"}, dotenv=None)
-    )
-    assert found["configuration"] == ("failed", "not set: MACHINE_ID, MACHINE_SECRET_KEY, ALICETRAINT_BASE_URL")
+    given = {"PIDML_STORE": str(tmp_path / "s"), "ALICETRAINT_VENV_DIR_PATH": "/v", "MACHINE_ID": "3"}
+    found = outcomes(Settings.load(given, dotenv=None))
+    assert found["configuration"] == ("failed", "not set: MACHINE_SECRET_KEY, ALICETRAINT_BASE_URL")
     assert "server" not in found
+
+
+def test_a_machine_without_a_server_lacks_nothing_for_jobs_of_its_own(tmp_path, tools):
+    found = outcomes(Settings.load({"PIDML_STORE": str(tmp_path / "s")}, dotenv=None))
+    assert found["configuration"] == ("warning", "no server: this machine runs jobs of its own only")
+    assert "server" not in found
+    assert "failed" not in {outcome for outcome, _ in found.values()}
 
 
 def test_a_server_that_is_not_there(machine, tools):
