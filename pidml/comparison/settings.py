@@ -21,7 +21,8 @@ def differing(jobs: Sequence[JobSpec]) -> list[dict[str, Any]]:
     A value is None where a job does not read the setting (of another architecture, or of a rule it does not use).
     """
     found = [_flat(job) for job in jobs]
-    keys = dict.fromkeys(key for each in found for key in each)
+    sections = ("seed", *_SECTIONS)
+    keys = sorted(dict.fromkeys(key for each in found for key in each), key=lambda k: sections.index(k.split(".")[0]))
     rows = [{"key": key, "values": [each.get(key) for each in found]} for key in keys if key not in _WHERE]
     return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
 

@@ -7,23 +7,43 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import uproot
+from support.prepared_data import write_prepared
 from support.small_bundle import make_bundle
+from support.trained import trained
 from track_files import old_encoding, write_tables
 
 from pidml import tracks
 from pidml.apply import apply_bundle
-from pidml.export import Bundle
+from pidml.export import Bundle, export_bundle
 from pidml.simulation import generate_tracks
 from pidml.spec.model_sections import Model
 from pidml.species import TARGETS
 
 ARCHITECTURES = get_args(Model.model_fields["architecture"].annotation)
+#: What else makes a bundle's graph another: networks of their own, another objective, derived columns, adaptation.
+MAKINGS = {
+    "separate": {"model": {"heads": "separate"}},
+    "softmax": {"architecture": "attention", "training": {"objective": "softmax"}},
+    "softmax-trees": {"architecture": "boosted-trees", "training": {"objective": "softmax"}},
+    "derived": {
+        "architecture": "attention", "dataset": {"derive": ["tpc_nsigma"]}, "response": {"species": ["pion"]},
+    },
+    "adapted": {"adaptation": {"method": "cdan", "files": ["x.root"]}, "training": {"objective": "softmax"}},
+}  # fmt: skip
 PER_TABLE = 36
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=(*ARCHITECTURES, *MAKINGS))
 def bundle(request, tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp(request.param), request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param in ARCHITECTURES:
+        return make_bundle(folder, request.param)
+    making, prepared = dict(MAKINGS[request.param]), write_prepared(folder / "data", (4000, 2000, 100))
+    if "adaptation" in making:
+        making["experimental"] = write_prepared(folder / "experimental", (2000, 500, 10), 5, simulation=False)
+    job, folders = trained(prepared, folder, **making)
+    export_bundle(folders, prepared, job, folder / "bundle")
+    return folder / "bundle"
 
 
 class PidONNXModel:
