@@ -58,16 +58,17 @@ def best_f1(prepared: PreparedDataset, name: str, certainty: NDArray[np.float32]
     }
 
 
-def job_for(preset: str, epochs: int | None = None, **sections: Any) -> JobSpec:
-    """Return a preset's job on the processor.
+def job_for(preset: str, epochs: int | None = None, accelerator: str = "cpu", **sections: Any) -> JobSpec:
+    """Return a preset's job.
 
     Args:
         preset: its name.
         epochs: at most so many, if not None or 0.
+        accelerator: where it trains: cpu or gpu.
         sections: section of the job → settings that differ.
     """
     content = load_job(preset).model_dump(mode="json")
-    content["training"] |= {"accelerator": "cpu"} | ({"max_epochs": epochs} if epochs else {})
+    content["training"] |= {"accelerator": accelerator} | ({"max_epochs": epochs} if epochs else {})
     for section, settings in sections.items():
         content[section] |= settings
     return JobSpec.model_validate(content)

@@ -57,13 +57,28 @@ def test_nothing_to_gain_changes_little():
     assert found.loss_after <= found.loss_before
 
 
-@pytest.mark.parametrize("objective", ["binary", "softmax"])
-def test_training_gives_calibrated_certainties(tmp_path, objective):
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("data") / "set", (12_000, 8000, 8000))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "objective"),
+    [
+        ("masked-mlp", "binary"),
+        ("masked-mlp", "softmax"),
+        ("attention", "binary"),
+        ("ensemble", "softmax"),
+        ("mlp", "binary"),
+        ("boosted-trees", "softmax"),
+        ("random-forest", "binary"),
+    ],
+)
+def test_training_gives_calibrated_certainties(prepared, tmp_path, architecture, objective):
     """Undersampling distorts the prior of every species; calibration on validation restores it."""
-    prepared = write_prepared(tmp_path / "data", (12_000, 8000, 8000))
     out = tmp_path / "out"
     out.mkdir()
-    job = small_job(objective=objective, undersample=True, batch_size=64, max_epochs=6)
+    job = small_job(architecture, objective=objective, undersample=True, batch_size=64, max_epochs=6)
     summary = train(prepared, job, TARGET_NAMES, tmp_path / "work", out)
     found = summary.calibration
     assert found.loss_after < found.loss_before
