@@ -14,6 +14,7 @@ from tasks.fetch_job import FetchJob
 from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
 from tasks.publish import PublishCCDB
+from tasks.replicas import MeasureSpread, TrainReplicas
 from tasks.report import Report
 from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train
@@ -31,12 +32,14 @@ __all__ = [
     "ExploreData",
     "ExportModel",
     "FetchJob",
+    "MeasureSpread",
     "PrepareDataset",
     "ProduceTracks",
     "PublishCCDB",
     "Report",
     "ReportStatus",
     "Train",
+    "TrainReplicas",
     "TrainTPCResponse",
     "UploadResults",
 ]

@@ -12,12 +12,13 @@ from tasks.explore import ExploreData
 from tasks.export import ExportModel
 from tasks.framework import JobTask
 from tasks.prepare import PrepareDataset
+from tasks.replicas import MeasureSpread
 from tasks.sources import ADAPTATION, DATASET, sources_of
 from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train, UsesNetworks
 
 #: Steps that are shown where the job asks for them.
-ON_REQUEST = (TrainTPCResponse, ExplainModel)
+ON_REQUEST = (TrainTPCResponse, ExplainModel, MeasureSpread)
 
 
 class Report(UsesNetworks):

@@ -13,6 +13,7 @@ from tasks.fetch_job import FetchJob
 from tasks.framework import JobTask, Step
 from tasks.prepare import PrepareDataset
 from tasks.produce import ProduceTracks
+from tasks.replicas import MeasureSpread, TrainReplicas
 from tasks.report import Report
 from tasks.sources import OfFiles, sources_of
 from tasks.tpc_response import TrainTPCResponse
@@ -30,7 +31,12 @@ STEPS: tuple[type[Step], ...] = (
     Report,
 )
 #: Steps that a job owes only if it says so, and the step before which they come then.
-_ON_REQUEST: tuple[tuple[type[Step], type[Step]], ...] = ((TrainTPCResponse, Train), (ExplainModel, Report))
+_ON_REQUEST: tuple[tuple[type[Step], type[Step]], ...] = (
+    (TrainTPCResponse, Train),
+    (ExplainModel, Report),
+    (TrainReplicas, Report),
+    (MeasureSpread, Report),
+)
 BY_NAME: dict[str, type[Step]] = {step.__name__: step for step in (*STEPS, *(each for each, _ in _ON_REQUEST))}
 
 

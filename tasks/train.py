@@ -28,7 +28,11 @@ class Train(UsesPrepared, RemoteWorkflow):
 
     version = 3
     reads = ("model", "training", "dataset.derive", "adaptation", "seed")
-    uploads = (("*.csv", "log"), ("thresholds*.json", "log"), ("training*.json", "log"))
+    uploads: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("*.csv", "log"),
+        ("thresholds*.json", "log"),
+        ("training*.json", "log"),
+    )
     upload_prefix = "train"
     asks_for = "train"
 
@@ -46,9 +50,14 @@ class Train(UsesPrepared, RemoteWorkflow):
             return {0: TARGET_NAMES}
         return {branch: (name,) for branch, name in enumerate(TARGET_NAMES)}
 
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Species that the network of a branch identifies."""
+        return tuple(self.branch_data)
+
     def settings(self) -> dict[str, Any]:
         """Settings, and the species of a branch."""
-        return super().settings() | ({} if self.is_workflow() else {"species": list(self.branch_data)})
+        return super().settings() | ({} if self.is_workflow() else {"species": list(self.species)})
 
     def upstream(self) -> list[Any]:
         """The prepared data and what derived features need; for the workflow, its branches."""
@@ -106,7 +115,7 @@ class Train(UsesPrepared, RemoteWorkflow):
             print(f"trains on {where}", flush=True)  # noqa: T201 - step log
             work = self.store.work(type(self).__name__, self.digest)
             summary = train(
-                self.prepared, self.spec, self.branch_data, work, out, after_epoch=self._after_epoch,
+                self.prepared, self.spec, self.species, work, out, after_epoch=self._after_epoch,
                 experimental=self.experimental, derived=self.derived, memory_bytes=granted,
             )  # fmt: skip
         return {"training": dataclasses.asdict(summary), "devices": [gpu.uuid for gpu in devices]}

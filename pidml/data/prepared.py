@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,7 @@ class Split:
         pdg: (tracks,) int32, PDG code; 0 throughout for experimental data.
         aux: (tracks, aux columns) float32; TOF and TRD values here are *not* subject to the momentum limits.
         aux_names: names of the columns of ``aux``.
+        note: what is particular about the sample, for messages.
     """
 
     name: str
@@ -98,9 +99,15 @@ class Split:
     pdg: NDArray[np.int32]
     aux: Array
     aux_names: tuple[str, ...]
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.pdg)
+
+    @property
+    def title(self) -> str:
+        """What messages call the sample."""
+        return f"{self.name} sample" + (f" ({self.note})" if self.note else "")
 
     def column(self, name: str) -> Array:
         """Return the aux column ``name``, shape (tracks,); KeyError if the input did not have it."""
@@ -121,7 +128,10 @@ class PreparedDataset:
     Attributes:
         path: its directory.
         meta: content of ``meta.json``: features, aux, simulation, seed, momentum_limits, counts.
+        labelled: names of the samples in which a network's species must occur for it to be trained.
     """
+
+    labelled: ClassVar[tuple[str, ...]] = ("train", "validation")
 
     path: Path
     meta: dict[str, Any]

@@ -192,6 +192,35 @@ def explanation(folder: Path | None) -> dict[str, Any] | None:
     }
 
 
+def replicas(folder: Path | None) -> dict[str, Any] | None:
+    """Return the figure and the table of F1 and AUC of a job's replicas, or None without any."""
+    if folder is None:
+        return None
+    record = read_json(folder / "spread.json")
+    spread, titles = record["spread"], {"test": "", "held-out": ", held-out tracks"}
+    columns = [
+        {"place": (varied, sample, figure), "title": f"{text}, {varied}{titles[sample]}"}
+        for figure, text in (("f1", "F1"), ("auc", "AUC"))
+        for varied in spread
+        for sample in spread[varied]
+    ]
+    rows = []
+    for target in species.TARGETS:
+        cells = [
+            spread[varied][sample][target.name][figure] for varied, sample, figure in (c["place"] for c in columns)
+        ]
+        seeds = spread.get("seeds")
+        chance = seeds["test"][target.name]["f1"]["least_difference"] if seeds else None
+        rows.append(spoken(target) | {"cells": cells, "chance": chance})
+    name = species.TARGET_NAMES[0]
+    return {key: record[key] for key in ("tracks", "confidence")} | {
+        "trainings": {varied: own["test"][name]["f1"]["replicas"] for varied, own in spread.items()},
+        "columns": columns,
+        "rows": rows,
+        "figures": images(folder, record["plots"]),
+    }
+
+
 def _plain_label(label: str) -> str:
     return label.replace("$", "").replace(r"\sigma", "σ")
 

@@ -25,8 +25,8 @@ def write_report(
         out_file: where to; written atomically.
         job: the resolved specification.
         steps: step → output directory, or None. Known are ``PrepareDataset``, ``ExploreData``, ``Train`` or
-            ``Train[…]`` (one or more), ``TrainTPCResponse``, ``Benchmark``, ``ExplainModel`` and ``ExportModel``; the
-            provenance of others is listed too.
+            ``Train[…]`` (one or more), ``TrainTPCResponse``, ``Benchmark``, ``ExplainModel``, ``MeasureSpread`` and
+            ``ExportModel``; the provenance of others is listed too.
         extra: further facts for the header, name → text.
 
     Raises:
@@ -41,6 +41,7 @@ def write_report(
         summary=collect.summary(there.get("Benchmark")),
         benchmark=collect.benchmark(there.get("Benchmark")),
         explanation=collect.explanation(there.get("ExplainModel")),
+        replicas=collect.replicas(there.get("MeasureSpread")),
         data=collect.data(there.get("PrepareDataset"), there.get("ExploreData")),
         training=collect.training({name: folder for name, folder in there.items() if name.split("[")[0] == "Train"}),
         response=collect.response(there.get("TrainTPCResponse")),

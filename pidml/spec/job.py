@@ -13,6 +13,7 @@ from pidml.spec.adaptation_section import Adaptation
 from pidml.spec.base import Section, setting
 from pidml.spec.data_sections import Dataset, Preparation, Producer
 from pidml.spec.model_sections import TREES, Evaluation, Export, Model, Training
+from pidml.spec.replicas_section import Replicas
 from pidml.spec.resources_section import Resources
 from pidml.spec.response_section import Response
 from pidml.spec.thresholds_section import Thresholds
@@ -34,6 +35,7 @@ class JobSpec(Section):
     response: Response = Response()
     model: Model = Model()
     training: Training = Training()
+    replicas: Replicas = Replicas()
     adaptation: Adaptation = Adaptation()
     thresholds: Thresholds = Thresholds()
     evaluation: Evaluation = Evaluation()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +34,24 @@ def check_labels(prepared: PreparedDataset, species: Sequence[str]) -> None:
             f"{prepared.path}: experimental data has no labels to train on",
             "train on simulation (dataset.simulation: true); to adapt to these files name them under adaptation.files",
         )
-    for name in ("train", "validation"):
-        sample = prepared.split(name)
-        if len(sample) == 0:
-            raise NoTracks(f"{prepared.path}: the {name} sample is empty", "give more tracks or loosen the cuts")
-        counts = species_counts(sample, species)
-        for which, count in zip(species, counts, strict=True):
-            if count == 0:
-                raise SpeciesAbsent(
-                    f"{prepared.path}: no {which} among the {len(sample)} tracks of the {name} sample",
-                    "give more tracks, loosen the cuts, or check that the simulation contains this species",
-                )
-            if count == len(sample):
-                raise SpeciesAbsent(
-                    f"{prepared.path}: all {len(sample)} tracks of the {name} sample are {which}",
-                    "a network needs other particles to tell them from; check the input files and cuts",
-                )
+    for name in prepared.labelled:
+        _check(prepared.path, prepared.split(name), species)
+
+
+def _check(path: Path, sample: Split, species: Sequence[str]) -> None:
+    if len(sample) == 0:
+        raise NoTracks(f"{path}: the {sample.title} is empty", "give more tracks or loosen the cuts")
+    for which, count in zip(species, species_counts(sample, species), strict=True):
+        if count == 0:
+            raise SpeciesAbsent(
+                f"{path}: no {which} among the {len(sample)} tracks of the {sample.title}",
+                "give more tracks, loosen the cuts, or check that the simulation contains this species",
+            )
+        if count == len(sample):
+            raise SpeciesAbsent(
+                f"{path}: all {len(sample)} tracks of the {sample.title} are {which}",
+                "a network needs other particles to tell them from; check the input files and cuts",
+            )
 
 
 def species_counts(sample: Split, species: Sequence[str]) -> list[int]:

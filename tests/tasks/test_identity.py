@@ -29,13 +29,13 @@ Digests = Callable[[dict[str, Any]], dict[str, str]]
 
 @pytest.fixture
 def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Digests:
-    """Return a function from a job (as plain data) to the digests of its steps."""
+    """Return a function from a job (as plain data, with a replica) to the digests of its steps."""
     monkeypatch.setenv("PIDML_STORE", str(tmp_path / "store"))
     number = iter(range(10_000))
 
     def of(job: dict[str, Any]) -> dict[str, str]:
         path = tmp_path / f"job{next(number)}.yaml"
-        path.write_text(yaml.safe_dump(job, sort_keys=False))
+        path.write_text(yaml.safe_dump({"replicas": {"seeds": 2}} | job, sort_keys=False))
         return {name: step(job=str(path)).digest for name, step in BY_NAME.items() if step is not FetchJob}
 
     return of
@@ -51,7 +51,9 @@ def differing(digests: Digests, path: str, value: Any, base: dict[str, Any] = BA
     return {step for step in before if before[step] != after[step]}
 
 
-TRAINING_AND_BELOW = {"Train", "Benchmark", "ExplainModel", "ExportModel", "Report"}
+TRAINING_AND_BELOW = {
+    "Train", "Benchmark", "ExplainModel", "ExportModel", "TrainReplicas", "MeasureSpread", "Report",
+}  # fmt: skip
 PREPARATION_AND_BELOW = {"PrepareDataset", "ExploreData", "TrainTPCResponse"} | TRAINING_AND_BELOW
 DERIVING = changed(BASE, "dataset.derive", ["tpc_nsigma"])
 
@@ -69,6 +71,9 @@ DERIVING = changed(BASE, "dataset.derive", ["tpc_nsigma"])
         ("evaluation.explain_tracks", 500, {"ExplainModel"}),
         ("export.opset", 18, {"ExportModel", "Report"}),
         ("name", "another", {"Report"}),
+        ("replicas.seeds", 3, {"TrainReplicas", "MeasureSpread", "Report"}),
+        ("replicas.folds", 3, {"TrainReplicas", "MeasureSpread", "Report"}),
+        ("thresholds.mode", "purity", {"Benchmark", "MeasureSpread", "ExportModel", "Report"}),
         ("adaptation.files", EXPERIMENTAL, {"Report"}),  # there is no method
         ("adaptation.coefficient", 0.5, set()),
         ("training.accelerator", "cpu", set()),
@@ -194,6 +199,8 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluation.pt_edges": [0.0, 1.0],
     "thresholds.pt_edges": [0.0, 1.0],
     "adaptation.method": "cdan",
+    "replicas.seeds": 3,
+    "replicas.folds": 5,
     "adaptation.files": ["/alice/data/2024/LHC24ag/1/AOD/002/AO2D.root"],
     "adaptation.require": 0.5,
     "training.warm_start": __file__,  # any file: its content counts
