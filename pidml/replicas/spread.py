@@ -44,7 +44,8 @@ def measure_spread(
         The content of ``spread.json``.
 
     Raises:
-        MissingColumn: the data have no labels, or no transverse momentum.
+        NoLabels: the data are experimental.
+        MissingColumn: the test sample has no transverse momentum.
         NoTracks: the test sample is empty.
         CorruptFile, TrainingError: a training output is damaged or does not fit.
     """

@@ -73,7 +73,7 @@ DERIVING = changed(BASE, "dataset.derive", ["tpc_nsigma"])
         ("name", "another", {"Report"}),
         ("replicas.seeds", 3, {"TrainReplicas", "MeasureSpread", "Report"}),
         ("replicas.folds", 3, {"TrainReplicas", "MeasureSpread", "Report"}),
-        ("thresholds.mode", "purity", {"Benchmark", "MeasureSpread", "ExportModel", "Report"}),
+        ("thresholds.mode", "purity", {"Benchmark", "ExplainModel", "MeasureSpread", "ExportModel", "Report"}),
         ("adaptation.files", EXPERIMENTAL, {"Report"}),  # there is no method
         ("adaptation.coefficient", 0.5, set()),
         ("training.accelerator", "cpu", set()),

@@ -154,9 +154,10 @@ def test_a_batch_system_trains_the_replicas(tmp_path: Path) -> None:
     job = asking(write_job(tmp_path, files=1, resources={"train": {"cores": 1}}), seeds=2, folds=2)
     store, scheduler = tmp_path / "store", StandIn(tmp_path / "spool")
     store.mkdir()
+    often = [text for step in ("Train", "TrainReplicas") for text in (f"--{step}-poll-interval", "0.005")]
     with scheduler.running():
         done = subprocess.run(
-            law_command("MeasureSpread", ["--job", str(job), "--workflow", "slurm", "--poll-interval", "0.005"]),
+            law_command("MeasureSpread", ["--job", str(job), "--workflow", "slurm", *often]),
             env=law_environment(store) | scheduler.environment, cwd=store, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=280, check=False,
         )  # fmt: skip
