@@ -12,19 +12,20 @@ from tasks.fetch_job import FetchJob
 from tasks.framework import NO_JOB, JobTask
 from tasks.produce import ProduceTracks
 from tasks.remote import RemoteWorkflow, choose_for_steps, chosen_workflow
+from tasks.replicas import TrainReplicas
 from tasks.report import Report
 from tasks.train import Train
 from tasks.upload import ReportStatus
 
 #: Steps to which the options go.
-_STEPS: tuple[type[RemoteWorkflow], ...] = (DownloadAOD, ProduceTracks, Train)
+_STEPS: tuple[type[RemoteWorkflow], ...] = (DownloadAOD, ProduceTracks, Train, TrainReplicas)
 
 
 class TrainingJob(JobTask, law.WrapperTask):
     """A whole job. With ``--job`` every step up to the report; with ``--job-id`` uploads and statuses too.
 
-    The options go to every step that is made of branches: DownloadAOD, ProduceTracks and Train. What is given to one of
-    them alone, such as ``--Train-retries``, goes before.
+    The options go to every step that is made of branches: DownloadAOD, ProduceTracks, Train and TrainReplicas. What is
+    given to one of them alone, such as ``--Train-retries``, goes before.
     """
 
     workflow = luigi.Parameter(

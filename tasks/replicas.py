@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import law
 import luigi
 
 from pidml.errors import SpecError
 from pidml.replicas.plan import Replica, others, own
 from pidml.spec import JobSpec
+from tasks.remote import choose_for_steps, chosen_workflow
 from tasks.train import Train, UsesNetworks
 
 
@@ -68,15 +68,22 @@ class MeasureSpread(UsesNetworks):
     """Judge the job's training and its replicas on the same test tracks: mean and spread by seeds and by folds."""
 
     workflow = luigi.Parameter(
-        default=law.NO_STR,
+        default="",
         significant=False,
-        description="where the trainings run: local, slurm or htcondor; default: as the profile says",
+        description="where the trainings run: local, slurm or htcondor; default: what the profile says",
     )
-    exclude_params_repr: ClassVar[set[str]] = {*UsesNetworks.exclude_params_repr, "workflow"}
+    exclude_params_repr_empty: ClassVar[set[str]] = {*UsesNetworks.exclude_params_repr_empty, "workflow"}
+    #: It goes to steps in another way, see :func:`tasks.remote.choose_for_steps`.
+    exclude_params_req_set: ClassVar[set[str]] = {"workflow"}
 
     reads = ("thresholds",)
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
     upload_prefix = "replicas"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.workflow:
+            choose_for_steps((Train, TrainReplicas), "workflow", chosen_workflow(self.workflow))
 
     @classmethod
     def asked_for(cls, spec: JobSpec) -> bool:

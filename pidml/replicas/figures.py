@@ -15,7 +15,7 @@ from pidml.evaluation.counts import TARGET_PDG, Outcome, truth_matrix
 from pidml.evaluation.labelled import labelled_test
 from pidml.evaluation.results import CHUNK, Scores, score_table
 from pidml.evaluation.working_points import WorkingPoints, read_working_points
-from pidml.replicas.plan import Replica
+from pidml.replicas.plan import TEST, Replica
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pidml.training import Classifier
 
 FIGURES = ("f1", "purity", "efficiency", "auc")
-TEST = "test"
 
 #: Sample → species → figure of merit → value; NaN where undefined.
 Figures = dict[str, dict[str, dict[str, float]]]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pidml.data.folds import Fold
+from pidml.data.folds import HELD_OUT, Fold
 from pidml.spec import JobSpec
 
 #: What is varied: seeds of the same training, or the tracks that it is made on.
 SEEDS, FOLDS = "seeds", "folds"
+TEST = "test"
+#: What is varied and the sample that replicas are judged on, in the order of tables.
+COLUMNS = ((SEEDS, TEST), (FOLDS, TEST), (FOLDS, HELD_OUT))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pidml.data.folds import HELD_OUT
 from pidml.data.prepared import PreparedDataset
 from pidml.evaluation.tables import plain
 from pidml.plots import spread as plots
-from pidml.replicas.figures import FIGURES, TEST, Figures, figures_of
-from pidml.replicas.plan import FOLDS, SEEDS, Replica
+from pidml.replicas.figures import FIGURES, Figures, figures_of
+from pidml.replicas.plan import COLUMNS, FOLDS, SEEDS, TEST, Replica
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 
@@ -25,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 #: Probability that the difference of two trainings that differ by their seed alone is below ``least_difference``.
 CONFIDENCE = 0.95
-#: What is varied and the sample that replicas are judged on, in the order of tables.
-COLUMNS = ((SEEDS, TEST), (FOLDS, TEST), (FOLDS, HELD_OUT))
 
 
 def measure_spread(
@@ -152,7 +150,7 @@ def summary_lines(record: dict[str, Any], figure: str = "f1") -> list[str]:
     head = [f"{figure.upper():<10}"]
     for key in there:
         number = spread[key[0]][key[1]][TARGET_NAMES[0]][figure]["replicas"]
-        head.append(f"{texts[key].format(number):<25}")
+        head.append(f"{texts[key].format(number):<26}")
     if SEEDS in spread:
         head.append(f"chance, {record['confidence']:.0%}")
     lines = ["  ".join(head).rstrip()]

@@ -16,6 +16,7 @@ from pidml import species
 from pidml.errors import CorruptFile
 from pidml.evaluation.counts import CLASS_NAMES
 from pidml.plots import style
+from pidml.replicas.plan import COLUMNS
 from pidml.report import texts
 from pidml.report.verdict import verdict
 from pidml.tracks import PATTERN_NAMES
@@ -201,8 +202,8 @@ def replicas(folder: Path | None) -> dict[str, Any] | None:
     columns = [
         {"place": (varied, sample, figure), "title": f"{text}, {varied}{titles[sample]}"}
         for figure, text in (("f1", "F1"), ("auc", "AUC"))
-        for varied in spread
-        for sample in spread[varied]
+        for varied, sample in COLUMNS
+        if sample in spread.get(varied, {})
     ]
     rows = []
     for target in species.TARGETS:

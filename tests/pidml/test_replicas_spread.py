@@ -148,6 +148,8 @@ def test_the_report_shows_the_spread(trained: Trained, tmp_path: Path) -> None:
     assert "#replicas" in page.links
     shown = {base64.b64decode(uri.split(",")[1]) for uri in page.resources}
     assert (trained.out / plots.FILE).read_bytes() in shown
+    titles = re.findall(r'<th class="n">(.*?)</th>', text)
+    assert titles[:3] == ["F1, seeds", "F1, folds", "F1, folds, held-out tracks"]
     for name in TARGET_NAMES:
         row = re.search(rf"<tr><th>\S+ {name}</th>.*?</tr>", text, re.DOTALL)
         assert row is not None
@@ -156,6 +158,7 @@ def test_the_report_shows_the_spread(trained: Trained, tmp_path: Path) -> None:
                 own = trained.record["spread"][varied][sample][name][figure]
                 assert f"{own['mean']:.5f}" in row.group()
                 assert f"± {own['std']:.5f}" in row.group()
+        assert row.group().count("±") == 6
         chance = trained.record["spread"]["seeds"]["test"][name]["f1"]["least_difference"]
         assert f"{chance:.5f}" in row.group()
 
