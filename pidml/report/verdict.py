@@ -33,7 +33,8 @@ def verdict(tiles: list[dict[str, Any]]) -> str:
         ]
         if pairs:
             better = sum(network > other for network, other in pairs)
-            parts.append(f"It has a higher F1 than the {text} selection for {better} of {len(pairs)} species.")
+            who = "It" if parts else "The network"
+            parts.append(f"{who} has a higher F1 than the {text} selection for {better} of {len(pairs)} species.")
     return " ".join(parts)
 
 

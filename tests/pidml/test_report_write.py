@@ -107,6 +107,14 @@ def test_more_than_the_optimum_is_explained(value, significance, said):
     assert ("More than" not in text) if said is None else (said in text)
 
 
+def test_without_an_optimum_the_verdict_still_has_a_subject():
+    tile = {"symbol": "p", "ratio": None, "network": {"f1": 0.9}, "nsigma": {"f1": 0.8}, "bayes": {"f1": 0.95}}
+    assert verdict([tile]) == (
+        "The network has a higher F1 than the nσ selection for 1 of 1 species. "
+        "It has a higher F1 than the Bayesian selection for 0 of 1 species."
+    )
+
+
 def test_steps_without_output_are_left_out(hostile_job, steps, tmp_path):
     write_report(tmp_path / "report.html", hostile_job, dict.fromkeys(steps))
     page = Page((tmp_path / "report.html").read_text())
