@@ -24,7 +24,7 @@ def poll(
     json_logs: bool = typer.Option(False, "--json-logs", help="Log one JSON object per line."),
 ) -> None:
     """Poll the server for queued jobs and run them; configured by .env or the environment."""
-    from pidml.batch.site import profile_file
+    from pidml.batch.site import read_profile
     from pidml.poller import poll as run_poller
     from pidml.poller.logs import configure_logging
     from pidml.settings import Settings
@@ -34,7 +34,7 @@ def poll(
     for note in settings.notes:
         logging.getLogger("pidml").warning("%s", note)
     if settings.site:
-        profile_file(settings.site)  # a profile that does not exist is this machine's fault, not its jobs'
+        read_profile(settings.site)  # a profile that is absent or wrong is this machine's fault, not its jobs'
     raise typer.Exit(run_poller(settings, once=once, drain=drain))
 
 

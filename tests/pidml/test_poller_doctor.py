@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -210,3 +211,17 @@ def test_validity_of_the_grid_certificate(machine, tools, tmp_path):
     assert 29 <= float(found.split()[2]) <= 30
     certificate.write_text("no certificate")
     assert outcomes(real)[f"GRID certificate {certificate}"][0] == "failed"
+
+
+@pytest.mark.parametrize("text", ["[pidml_site]\nworkflow: pbs\n", "[pidml_site]\npartitoin: long\n", "no section\n"])
+def test_a_poller_with_a_profile_that_cannot_be_used_claims_nothing(machine, tmp_path, text):
+    [task] = machine.queue()
+    (tmp_path / "site.cfg").write_text(text)
+    command = [sys.executable, "-m", "pidml", "poll", "--once"]
+    environment = machine.environment(PIDML_SITE=str(tmp_path / "site.cfg"))
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, machine.status(task)) == (1, TaskStatus.QUEUED)
+    assert "[P900]" in done.stderr
+    assert "Traceback" not in done.stderr

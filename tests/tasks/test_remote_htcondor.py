@@ -73,3 +73,15 @@ def test_a_job_over_its_time_gets_more(runs: Runs, htcondor: RealHTCondor) -> No
     asked = [int(str(ad["AllowedExecuteDuration"])) for ad in htcondor.all_ads("AllowedExecuteDuration")[-2:]]
     assert asked == [60, 120]
     assert runs.states() == ["REMOVED", "COMPLETED"]
+
+
+def test_job_files_and_the_pool_s_own_log_lie_where_the_profile_says(runs: Runs, htcondor: RealHTCondor) -> None:
+    runs.write_job(files=1)
+    submit = runs.folder / "submit"
+    runs.write_site(submit_dir=str(submit), job_flavour="shortest")
+    done = runs.run("--retries", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ad = htcondor.all_ads("JobFlavour", "UserLog")[-1]
+    assert ad["JobFlavour"] == "workday"
+    assert Path(str(ad["UserLog"])).is_relative_to(submit)
+    assert "Job terminated" in Path(str(ad["UserLog"])).read_text()
