@@ -33,6 +33,24 @@ _LARGEST_INPUT = 4.0
 KIND = "tpc_nsigma"
 
 
+def ingredients(inputs: Inputs) -> tuple[str, ...]:
+    """Return the features that a response is made of; a track that lacks one of them has no nσ.
+
+    Raises:
+        MissingColumn: the features do not hold the TPC signal, or no momentum can be had of them.
+    """
+    measured = Measured(inputs)
+    if SIGNAL not in inputs or not measured.p_of:
+        raise MissingColumn(
+            f"tpc_nsigma needs {SIGNAL} and fP (or {', '.join(AXES)}) among the features; there are: "
+            f"{', '.join(inputs.names)}",
+            "add them to preparation.features, or leave tpc_nsigma out of dataset.derive",
+        )
+    angle = ("fPz", *measured.pt_of) if "fPz" in inputs and measured.pt_of else ()
+    extra = (name for name in EXTRA if name in inputs)
+    return tuple(dict.fromkeys((SIGNAL, *measured.p_of, *angle, *extra)))
+
+
 class TpcResponse(Derived):
     """Expected TPC signal, resolution and nσ under each hypothesis.
 
@@ -56,19 +74,13 @@ class TpcResponse(Derived):
 
     def __init__(self, inputs: Inputs, species: Sequence[str], hidden: Sequence[int]) -> None:
         super().__init__()
+        used = ingredients(inputs)
         self.measured = Measured(inputs)
-        if SIGNAL not in inputs or not self.measured.p_of:
-            raise MissingColumn(
-                f"tpc_nsigma needs {SIGNAL} and fP (or {', '.join(AXES)}) among the features; there are: "
-                f"{', '.join(inputs.names)}",
-                "add them to preparation.features, or leave tpc_nsigma out of dataset.derive",
-            )
         self.species, self.hidden_widths = tuple(species), tuple(hidden)
         self.has_angle = "fPz" in inputs and bool(self.measured.pt_of)
         self.extra = tuple(name for name in EXTRA if name in inputs)
-        used = (SIGNAL, *self.measured.p_of, *(("fPz", *self.measured.pt_of) if self.has_angle else ()), *self.extra)
         self.about = (SIGNAL,) * len(self.species)
-        self.ingredients = (tuple(dict.fromkeys(used)),) * len(self.species)
+        self.ingredients = (used,) * len(self.species)
         size, number = 1 + 2 * self.has_angle + len(self.extra), len(self.species)
         chosen = [inputs.index(name) for name in self.extra]
         self.register_buffer("masses", constant([by_name(name).mass for name in self.species]), persistent=False)

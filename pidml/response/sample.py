@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pidml.data.prepared import PreparedDataset
+from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.errors import NoLabels, NoTracks, SpeciesAbsent
 from pidml.models import Inputs
-from pidml.response.network import TpcResponse
+from pidml.response.network import TpcResponse, ingredients
 from pidml.spec.response_section import Response
 from pidml.species import TARGET_NAMES, by_name
 
@@ -59,14 +59,16 @@ def hypothesis(pdg: NDArray[np.int32], species: Sequence[str]) -> NDArray[np.int
 
 
 def learnable(prepared: PreparedDataset, settings: Response) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the hypotheses that can be learned, and the number of examples of every one asked for.
+    """Return the hypotheses that can be learned, and the number of usable examples of every one asked for.
 
-    A lepton with too few examples is left out; a hadron, which is to be identified, is an error.
+    An example is usable if it lacks no feature that the response is made of. A lepton with too few is left out; a
+    hadron, which is to be identified, is an error, and so is it if nothing is left.
 
     Raises:
         NoLabels: the data is experimental.
-        NoTracks: the training sample is empty.
-        SpeciesAbsent: a hadron has too few examples.
+        NoTracks: the training sample is empty, or all its tracks lack a feature.
+        MissingColumn: the features do not hold what a response is made of.
+        SpeciesAbsent: a hadron, or every hypothesis, has too few examples.
     """
     if not prepared.simulation:
         raise NoLabels(
@@ -76,18 +78,46 @@ def learnable(prepared: PreparedDataset, settings: Response) -> tuple[tuple[str,
     train = prepared.split("train")
     if len(train) == 0:
         raise NoTracks(f"{prepared.path}: the training sample is empty", "give more tracks or loosen the cuts")
-    pdg = np.asarray(train.pdg[: settings.max_tracks])
-    positions = hypothesis(pdg, settings.species)
-    counted = np.bincount(positions[positions >= 0], minlength=len(settings.species))
-    counts: dict[str, int] = {name: int(number) for name, number in zip(settings.species, counted, strict=True)}
+    read = min(len(train), settings.max_tracks)
+    counts, lacking = _usable(prepared, settings, read)
     for name in settings.species:
-        if name in TARGET_NAMES and counts[name] < LEAST_TRACKS:
+        if counts[name] < LEAST_TRACKS and (name in TARGET_NAMES or not max(counts.values()) >= LEAST_TRACKS):
             raise SpeciesAbsent(
-                f"{prepared.path}: {counts[name]} tracks of {name} among the {len(pdg)} of the training sample that "
-                f"the TPC response is learned from; {LEAST_TRACKS} are needed",
+                f"{prepared.path}: {counts[name]} tracks of {name} that lack nothing, among the {read} of the training "
+                f"sample that the TPC response is learned from; {LEAST_TRACKS} are needed{lacking}",
                 "give more tracks, loosen the cuts, raise response.max_tracks, or leave it out of response.species",
             )
     return tuple(name for name in settings.species if counts[name] >= LEAST_TRACKS), counts
+
+
+def _usable(prepared: PreparedDataset, settings: Response, read: int) -> tuple[dict[str, int], str]:
+    """Count tracks of each hypothesis that lack nothing; say which features the others lack.
+
+    Raises:
+        MissingColumn: see :func:`pidml.response.network.ingredients`.
+        NoTracks: all labelled tracks lack a feature.
+    """
+    train, names = prepared.split("train"), ingredients(Inputs.of(prepared.scaling))
+    columns = [prepared.features.index(name) for name in names]
+    counted = np.zeros(len(settings.species), np.int64)
+    labelled, missing = 0, np.zeros(len(names), np.int64)
+    for start in range(0, read, _ROWS):
+        rows = slice(start, min(start + _ROWS, read))
+        positions = hypothesis(rows_of(train.pdg, rows), settings.species)
+        lacks = np.isnan(rows_of(train.features, rows)[:, columns][positions >= 0])
+        counted += np.bincount(positions[positions >= 0][~lacks.any(axis=1)], minlength=len(counted))
+        missing += np.count_nonzero(lacks, axis=0)
+        labelled += len(lacks)
+    shares = dict(zip(names, missing / max(labelled, 1), strict=True))
+    if labelled and (empty := [name for name, share in shares.items() if share == 1]):
+        raise NoTracks(
+            f"{prepared.path}: {', '.join(empty)} missing for all {labelled} tracks that the TPC response is learned "
+            "from",
+            f"leave {', '.join(empty)} out of preparation.features, or tpc_nsigma out of dataset.derive",
+        )
+    lacking = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share > 0)
+    given: dict[str, int] = {name: int(number) for name, number in zip(settings.species, counted, strict=True)}
+    return given, f" (missing values: {lacking})" if lacking else ""
 
 
 @torch.no_grad()

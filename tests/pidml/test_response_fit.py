@@ -13,13 +13,14 @@ from support.prepared_data import write_prepared
 from support.tpc_tables import RESOLUTION, departure, kinematics, write_departing
 
 from pidml.data.prepared import PreparedDataset, Scaling
-from pidml.errors import MissingColumn, NoLabels, NoTracks, SpeciesAbsent, TrainingError
+from pidml.errors import MissingColumn, NoLabels, NoTracks, SpecError, SpeciesAbsent, TrainingError
 from pidml.report import write_report
 from pidml.response import TpcResponse, fit_response, load_response, save_response, train_tpc_response
 from pidml.response.fit import ResponseFit
 from pidml.response.pulls import pull_of
 from pidml.simulation import response as truth
 from pidml.spec import JobSpec
+from pidml.spec.job import parse_job
 from pidml.spec.response_section import Response
 from pidml.species import by_name
 
@@ -162,6 +163,39 @@ def test_leptons_without_examples_are_left_out_and_hadrons_are_an_error(tmp_path
     with pytest.raises(SpeciesAbsent, match=r"0 tracks of kaon.*200 are needed"):
         fit_response(data, Response(), seed=1)
     assert fit_response(data, Response(species=("pion",), epochs=1), seed=1).response.species == ("pion",)
+
+
+@pytest.mark.parametrize("name", ["fSign", "fTPCNClsShared", "fTPCSignal", "fPz"])
+def test_an_ingredient_that_all_tracks_lack_is_named(tmp_path, name):
+    data = spoilt(write_prepared(tmp_path / "set", (3000, 10, 10)), name, slice(None))
+    with pytest.raises(NoTracks, match=f"{name} missing for all .* tracks that the TPC response is learned from") as e:
+        fit_response(data, Response(), seed=1)
+    assert f"leave {name} out of preparation.features" in e.value.hint
+
+
+def test_tracks_that_lack_an_ingredient_are_no_examples(tmp_path):
+    data = spoilt(write_prepared(tmp_path / "set", (9000, 10, 10)), "fSign", slice(0, 8900))
+    with pytest.raises(SpeciesAbsent, match=r"tracks of pion that lack nothing.*missing values: fSign 99%"):
+        fit_response(data, Response(species=("pion",)), seed=1)
+
+
+def test_leptons_alone_without_examples_are_an_error(tmp_path):
+    data = write_prepared(tmp_path / "set", (3000, 10, 10), keep_pdg=(211, -211))
+    with pytest.raises(SpeciesAbsent, match=r"0 tracks of electron that lack nothing.*200 are needed"):
+        fit_response(data, Response(species=("electron",)), seed=1)
+
+
+def test_no_hypothesis_at_all_is_refused():
+    with pytest.raises(SpecError, match=r"response\.species"):
+        parse_job({"response": {"species": []}}, "test")
+
+
+def spoilt(prepared: PreparedDataset, name: str, rows: slice) -> PreparedDataset:
+    path = prepared.path / "train" / "features.npy"
+    features = np.load(path)
+    features[rows, prepared.features.index(name)] = np.nan
+    np.save(path, features)
+    return prepared
 
 
 def emptied(prepared: PreparedDataset) -> PreparedDataset:
