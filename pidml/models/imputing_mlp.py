@@ -41,6 +41,7 @@ class ImputingMlp(Network):
         mean = torch.nan_to_num(torch.nanmean(standardised.double(), dim=0))
         self.fill.copy_(mean)
         self.offset.copy_(mean)
+        self.slope.zero_()  # weights of an earlier training may have other predictors
         if self.imputation == "mean":
             return
         missing = torch.isnan(standardised)

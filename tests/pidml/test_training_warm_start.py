@@ -97,6 +97,21 @@ def test_of_several_networks_each_takes_its_own(prepared, tmp_path):
         initial_network(prepared, small_job(warm_start=str(bundle)), ["proton"])
 
 
+def test_a_regression_forgets_predictors_that_some_tracks_lack_now(prepared, first, tmp_path):
+    """The TPC signal predicted TOF for the first network; now some tracks lack it."""
+    again = write_prepared(tmp_path / "set", (4000, 10, 10), 8)
+    path, lacking = again.path / "train" / "features.npy", again.features.index("fTPCSignal")
+    features = np.load(path)
+    features[::3, lacking] = np.nan
+    np.save(path, features)
+    warm = initial_network(again, small_job("mlp", warm_start=str(first["mlp"] / "out")), TARGET_NAMES)
+    cold = initial_network(again, small_job("mlp"), TARGET_NAMES)
+    assert torch.load(first["mlp"] / "out" / "model.pt", weights_only=True)["state"]["slope"][lacking].any()
+    assert not warm.slope[lacking].any()
+    for name in ("fill", "offset", "slope"):
+        assert torch.equal(getattr(warm, name), getattr(cold, name)), name
+
+
 def test_what_does_not_fit_is_refused_with_the_difference(prepared, first, tmp_path):
     place = str(first["masked-mlp"] / "out")
     with pytest.raises(WarmStartError, match=r"model\.architecture is masked-mlp there, attention here"):
