@@ -27,7 +27,7 @@ from pidml.models.trees import Link, Trees
 from pidml.spec import JobSpec
 from pidml.training.fit import Fit, fingerprint
 from pidml.training.objective import output_count
-from pidml.training.record import CHECKPOINT, HISTORY, AfterEpoch, Epoch, Record
+from pidml.training.record import CHECKPOINT, HISTORY, AfterEpoch, Epoch, Record, kept
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ class Grower(Protocol):
         rate: factor on what a block adds.
         tracks: tracks that the trees of a block are grown on, summed over the trees.
         link: how the sum of the leaves becomes a logit.
+        remedy: what helps if the loss becomes NaN or infinite.
     """
 
     epochs: int
     rate: float
     tracks: int
     link: Link
+    remedy: str
 
     def grow(self, block: int) -> None:
         """Add the trees of a block; what it does depends on the seed, the block's number and the trees so far."""
@@ -86,7 +88,7 @@ def fit_blocks(
         logger.info("resuming after epoch %d of %s", record.rows[-1].epoch, work_dir / CHECKPOINT)
         grower.restore(state, resumed)
     for block in range(resumed, 0 if record.finished else grower.epochs):
-        row = _epoch(grower, block, work_dir)
+        row = _epoch(grower, block, kept(record, work_dir))
         record.add(row, job.training.patience, job.training.min_improvement)
         record.finished |= block + 1 == grower.epochs
         _save(work_dir, record, grower)
@@ -102,15 +104,15 @@ def fit_blocks(
     return Fit(network.eval(), record, "cpu", resumed)
 
 
-def _epoch(grower: Grower, block: int, work_dir: Path) -> Epoch:
+def _epoch(grower: Grower, block: int, left: str) -> Epoch:
     started = time.perf_counter()
     grower.grow(block)
     seconds = time.perf_counter() - started
     train_loss, validation_loss = grower.losses()
     if not math.isfinite(train_loss + validation_loss):
         raise Diverged(
-            f"the loss became {validation_loss} in epoch {block}; {work_dir / CHECKPOINT} holds the epoch before it",
-            "lower model.shrinkage",
+            f"the loss became {train_loss} (training sample), {validation_loss} (validation) in epoch {block}; {left}",
+            grower.remedy,
         )
     return Epoch(block, train_loss, validation_loss, grower.rate, seconds, grower.tracks / seconds)
 

@@ -55,6 +55,7 @@ class _Boosting:
     """See :class:`pidml.training.blocks.Grower`."""
 
     link: Link = "identity"
+    remedy = "lower model.shrinkage"
 
     def __init__(self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> None:
         self.xgboost = library("xgboost", "xgboost", "boosted-trees")

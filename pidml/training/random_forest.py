@@ -54,6 +54,7 @@ class _RandomForest:
     """See :class:`pidml.training.blocks.Grower`."""
 
     rate = 1.0
+    remedy = "leaves hold fractions, which cannot diverge: look for impossible values among the features"
 
     def __init__(self, prepared: PreparedDataset, job: JobSpec, species: Sequence[str]) -> None:
         self.ensemble = library("sklearn.ensemble", "scikit-learn", "random-forest")

@@ -116,6 +116,13 @@ class Record:
         return cls(**(state | {"rows": [Epoch(*row) for row in state["rows"]]}))
 
 
+def kept(record: Record, work_dir: Path) -> str:
+    """Say what a training that cannot go on leaves."""
+    if not record.rows:
+        return "no epoch was completed"
+    return f"the checkpoint after epoch {record.rows[-1].epoch} is kept as {work_dir / CHECKPOINT}"
+
+
 #: Called with an epoch and the largest number of epochs; returns whether to stop (and resume in a later run).
 AfterEpoch = Callable[[Epoch, int], bool]
 
@@ -245,10 +252,15 @@ class Recorder(pl.Callback):
     def _check(self, value: float, trainer: pl.Trainer) -> None:
         if math.isfinite(value):
             return
-        kept = "no epoch was completed"
-        if self.record.rows:
-            kept = f"the checkpoint after epoch {self.record.rows[-1].epoch} is kept as {self.work_dir / CHECKPOINT}"
+        module = trainer.lightning_module
+        assert isinstance(module, TrainingModule)
+        clip = module.training_spec.gradient_clip
+        remedies = [f"lower training.learning_rate (now {module.training_spec.learning_rate:g})"]
+        if module.adversary is not None:
+            remedies.append(f"lower adaptation.coefficient (now {module.adversary.adaptation.coefficient:g})")
+        remedies.append(f"lower training.gradient_clip (now {clip:g})" if clip else "set training.gradient_clip: 1.0")
         raise Diverged(
-            f"the loss became {value} in epoch {trainer.current_epoch}, step {trainer.global_step}; {kept}",
-            "lower training.learning_rate or set training.gradient_clip (1.0, for example)",
+            f"the loss became {value} in epoch {trainer.current_epoch}, step {trainer.global_step}; "
+            f"{kept(self.record, self.work_dir)}",
+            ", or ".join(remedies),
         )
