@@ -114,6 +114,12 @@ class BadValues(TableError):
     code = "P405"
 
 
+class UselessFeature(TableError):
+    """A feature is missing for every track, or has the same value for all: there is nothing to learn from it."""
+
+    code = "P406"
+
+
 class ProducerError(PidmlError):
     """The track-table producer failed or made something else than a track table."""
 
@@ -172,6 +178,12 @@ class WarmStartError(TrainingError):
     """The weights that a training shall start from do not exist or belong to another network."""
 
     code = "P607"
+
+
+class DomainsDiffer(TrainingError):
+    """What is missing in simulation and in experimental data gives away which is which: adaptation would hide it."""
+
+    code = "P608"
 
 
 class UnfairComparison(PidmlError):

@@ -121,6 +121,8 @@ class Missing(IntFlag):
     TRD = 2
 
 
+#: Detector that may be missing → the columns that it gives.
+DETECTOR_COLUMNS: dict[Missing, tuple[str, ...]] = {Missing.TOF: _TOF_COLUMNS, Missing.TRD: _TRD_COLUMNS}
 #: Missing pattern → name used in tables, plots and file names.
 PATTERN_NAMES: dict[int, str] = {0: "complete", 1: "no-tof", 2: "no-trd", 3: "no-trd-no-tof"}
 
@@ -172,7 +174,7 @@ def missing_pattern(columns: Mapping[str, Array]) -> NDArray[np.uint8]:
     """
     size = len(next(iter(columns.values())))
     pattern = np.zeros(size, np.uint8)
-    for names, flag in ((_TOF_COLUMNS, Missing.TOF), (_TRD_COLUMNS, Missing.TRD)):
+    for flag, names in DETECTOR_COLUMNS.items():
         there = [name for name in names if name in columns]
         if there:
             pattern[np.any([np.isnan(columns[name]) for name in there], axis=0)] |= np.uint8(flag)

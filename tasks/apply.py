@@ -113,6 +113,8 @@ class ApplyModel(Step, RemoteWorkflow):
         )
         for species, number in summary.accepted.items():
             print(f"{species:<10} {number:>12,} of {summary.tracks:,} tracks accepted")  # noqa: T201
+        for line in summary.warnings:
+            print(f"warning: {line}")  # noqa: T201
         print(f"{self.branch_data} → {self.directory / name}", flush=True)  # noqa: T201
         return {"apply": summary.as_dict(), "file": self.branch_data}
 

@@ -14,6 +14,7 @@ from tasks.sources import ADAPTATION, OfFiles
 class PrepareDataset(OfFiles):
     """Cut, split, shuffle and scale the tracks; memory is bounded, the arrays can be mapped."""
 
+    version = 2
     reads = ("preparation", "dataset.simulation", "dataset.require", "seed")
     uploads = (("meta.json", "log"),)
     upload_prefix = "prepare"

@@ -18,6 +18,7 @@ from pidml.apply.thresholds import replaced, replaced_per_pt
 from pidml.apply.writers import format_of, open_writer
 from pidml.atomic import atomic_file
 from pidml.data.ahead import ahead
+from pidml.data.taught import Taught
 from pidml.errors import SpecError, StoreError
 from pidml.export.bundle import Bundle
 from pidml.export.files import MANIFEST
@@ -44,6 +45,7 @@ class ApplySummary:
         none: tracks accepted as no species.
         several: tracks accepted as more than one species.
         missing: missing pattern (name) → tracks.
+        untaught: missing pattern (name) that the networks' training hardly saw, or never → what is said of its tracks.
         not_finite: tracks with a certainty that is no number; they are not accepted as that species.
         seconds: wall time.
     """
@@ -54,6 +56,7 @@ class ApplySummary:
     none: int = 0
     several: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+    untaught: dict[str, str] = field(default_factory=dict)
     not_finite: int = 0
     seconds: float = 0.0
 
@@ -68,6 +71,27 @@ class ApplySummary:
         for pattern, number in enumerate(np.bincount(missing, minlength=len(tracks.PATTERN_NAMES))):
             self.missing[tracks.PATTERN_NAMES[pattern]] += int(number)
         self.not_finite += int(np.count_nonzero(~finite.all(axis=1)))
+
+    def judge(self, taught: Taught) -> None:
+        """Find which of the tracks have a missing pattern that the networks did not learn."""
+        for pattern in taught.possible:
+            name, answered = tracks.PATTERN_NAMES[pattern], taught.answered_as(pattern)
+            number = self.missing[name]
+            if answered == pattern or not number:
+                continue
+            what = "certainties are extrapolations that mean little"
+            if answered is not None:
+                what = f"answered as {tracks.PATTERN_NAMES[answered]}"
+            had = f"{taught.patterns[pattern] or 'none'}"
+            self.untaught[name] = (
+                f"{number:,} of {self.tracks:,} tracks are {name}, of which the training had {had}: {what}"
+            )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What somebody who uses the scores should know, one line each."""
+        unusable = [f"{self.not_finite:,} tracks have a certainty that is no number"] if self.not_finite else []
+        return [*self.untaught.values(), *unusable]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as plain data for JSON."""
@@ -135,6 +159,8 @@ def apply_bundle(
             summary.rows_read += size
             if progress is not None:
                 progress(summary.rows_read, total)
+        if bundle.taught is not None:
+            summary.judge(bundle.taught)
         summary.seconds = round(time.perf_counter() - started, 3)
         writer.finish(_provenance(bundle, given, summary, magnetic_field))
     return summary

@@ -22,7 +22,7 @@ _PLACE = (
     Column("fDataFrame", "i8", "", "number of the DF_ directory"),
     Column("fRow", "i8", "", "row in the track table of that directory; for AO2D files, in its raw table of tracks"),
 )
-_MISSING = Column("fMlMissing", "u1", "", "what the network did not see: 0 nothing, 1 TOF, 2 TRD, 3 both")
+_MISSING = Column("fMlMissing", "u1", "", "what is missing: 0 nothing, 1 TOF, 2 TRD, 3 both; momentum limits count")
 
 
 def certainty_column(species: str) -> str:

@@ -92,7 +92,7 @@ def _print_summary(summary: ApplySummary, thresholds: dict[str, float], files: i
     console.print(f"tracks    {summary.tracks:,} of {files} file{'s' if files > 1 else ''}{selected}")
     missing = ", ".join(f"{name} {share(number)}" for name, number in summary.missing.items() if number)
     console.print(f"detectors {missing or 'no tracks'}")
-    if summary.not_finite:
-        console.print(f"[yellow]warning[/]   {summary.not_finite:,} tracks have a certainty that is no number")
+    for line in summary.warnings:
+        console.print(f"[yellow]warning[/]   {line}")
     rate = summary.tracks / max(summary.seconds, 1e-3)
     console.print(f"written   {out} ({decimal(out.stat().st_size)}) in {summary.seconds:.1f} s, {rate:,.0f} tracks/s")

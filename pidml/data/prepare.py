@@ -8,6 +8,7 @@ on the input, the settings and the seed alone. Besides the output, the disk must
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -23,8 +24,12 @@ from pidml.data import shuffle, statistics, track_tables
 from pidml.data.ahead import ahead
 from pidml.data.cuts import CutFlow
 from pidml.data.prepared import AUX_COLUMNS, SPLITS, PreparedDataset
+from pidml.data.survey import Survey
+from pidml.data.taught import Taught
 from pidml.errors import NoTables, NoTracks, StoreError
 from pidml.spec.data_sections import Preparation
+
+logger = logging.getLogger(__name__)
 
 #: Version of the layout that ``meta.json`` states.
 LAYOUT = 1
@@ -100,6 +105,7 @@ def prepare(
     Raises:
         InputMissing, CorruptFile, NoTables, MissingColumn, BadValues: an input file cannot be used.
         NoTracks: a sample is empty after the cuts.
+        UselessFeature: a feature is missing for every track of the training sample, or constant, and that is refused.
         DiskFull, StoreError: ``out`` cannot be written, or is not empty.
     """
     plan = _plan(tables, preparation, simulation, seed)
@@ -112,7 +118,12 @@ def prepare(
             _fill(spool, plan, flow, chunk, progress)
             quotas = _quotas(plan, spool.sizes().sum(axis=1), flow)
             gathered = [_write_sample(spool, plan, out, index, quotas[index]) for index in range(len(SPLITS))]
-        _write_meta(plan, flow, out, gathered)
+        taught = Taught.by(gathered[0].survey)
+        if preparation.useless_features == "refuse":
+            taught.refuse(str(plan.tables[0].path) + (" and other files" if len(tables) > 1 else ""))
+        for line in taught.notices():
+            logger.warning("%s", line)
+        _write_meta(plan, flow, out, gathered, list(taught.notices()))
     return PreparedDataset.open(out)
 
 
@@ -195,6 +206,7 @@ class _Gathered:
 
     tracks: int
     moments: statistics.Moments
+    survey: Survey
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(statistics.KINDS), 4), np.int64))
 
 
@@ -205,7 +217,7 @@ def _write_sample(spool: shuffle.Spool, plan: _Plan, out: Path, index: int, quot
     names = plan.preparation.features
     # Only the training sample decides the scaling.
     scaled = [names.index(name) for name in plan.preparation.standardised] if index == 0 else []
-    result = _Gathered(quota, statistics.Moments.zero(len(scaled)))
+    result = _Gathered(quota, statistics.Moments.zero(len(scaled)), Survey.zero(names))
     with ExitStack() as stack:
         files = [
             _NpyFile(stack.enter_context((folder / name).open("wb")), dtype, shape)
@@ -216,17 +228,17 @@ def _write_sample(spool: shuffle.Spool, plan: _Plan, out: Path, index: int, quot
             )
         ]
 
-        def write(job: tuple[int, int, int]) -> tuple[statistics.Moments, NDArray[np.int64]]:
+        def write(job: tuple[int, int, int]) -> tuple[statistics.Moments, Survey, NDArray[np.int64]]:
             bucket, first, count = job
             features, pdg, aux = _arrays(plan, spool.sorted_bucket(index, bucket)[:count])
             for file, array in zip(files, (features, pdg, aux), strict=True):
                 file.write(array, first)
             counts = statistics.count_tracks(pdg, tracks.feature_pattern(features, names))
-            return statistics.Moments.of(features[:, scaled]), counts
+            return statistics.Moments.of(features[:, scaled]), Survey.of(features, names), counts
 
         pool = stack.enter_context(ThreadPoolExecutor(_SORTING_THREADS, thread_name_prefix="sort"))
-        for moments, counts in pool.map(write, _jobs(spool.sizes()[index], quota)):
-            result.moments = result.moments + moments
+        for moments, survey, counts in pool.map(write, _jobs(spool.sizes()[index], quota)):
+            result.moments, result.survey = result.moments + moments, result.survey + survey
             result.counts += counts
     return result
 
@@ -265,9 +277,9 @@ class _NpyFile:
         shuffle.write_at(self._stream.fileno(), rows, self._data + first * self._row_bytes)
 
 
-def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered]) -> None:
+def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered], warnings: list[str]) -> None:
     preparation = plan.preparation
-    scaling, warnings = statistics.scaling_from(gathered[0].moments, preparation.features, preparation.standardised)
+    scaling = statistics.scaling_from(gathered[0].moments, preparation.features, preparation.standardised)
     _write_json(out / "scaling.json", scaling.as_o2())
     meta = {
         "layout": LAYOUT,
@@ -284,6 +296,7 @@ def _write_meta(plan: _Plan, flow: CutFlow, out: Path, gathered: list[_Gathered]
             name: statistics.named_counts(sample.counts, plan.simulation)
             for name, sample in zip(SPLITS, gathered, strict=True)
         },
+        "surveys": {name: sample.survey.as_json() for name, sample in zip(SPLITS, gathered, strict=True)},
         "warnings": warnings,
     }
     _write_json(out / "meta.json", meta)

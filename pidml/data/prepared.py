@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidml import tracks
+from pidml.data.survey import Survey
 from pidml.errors import CorruptFile
 
 SPLITS = ("train", "validation", "test")
@@ -165,6 +166,15 @@ class PreparedDataset:
     def scaling(self) -> Scaling:
         """The scaling measured on the training sample."""
         return Scaling.from_o2(self.features, json.loads((self.path / "scaling.json").read_text(encoding="utf-8")))
+
+    def survey(self, name: str) -> Survey:
+        """Return what values the sample ``name`` holds: as preparation found it, or by reading it in chunks."""
+        if name in (known := self.meta.get("surveys", {})):
+            return Survey.from_json(known[name])
+        sample, result = self.split(name), Survey.zero(self.features)
+        for rows in sample.chunks():
+            result = result + Survey.of(rows_of(sample.features, rows), self.features)
+        return result
 
     def split(self, name: str) -> Split:
         """Return the sample called ``name``: train, validation or test."""

@@ -66,8 +66,8 @@ class Moments:
         return Moments(number, self.mean + shift * weight, squares)
 
 
-def scaling_from(moments: Moments, names: Sequence[str], standardised: Sequence[str]) -> tuple[Scaling, list[str]]:
-    """Return the scaling of features, and a warning for each one that cannot be scaled.
+def scaling_from(moments: Moments, names: Sequence[str], standardised: Sequence[str]) -> Scaling:
+    """Return the scaling of features.
 
     A feature that is constant, or missing for every track, gets the standard deviation 1 (and, in the latter case, the
     mean 0): its scaled value is then 0 or NaN, and harmless.
@@ -78,20 +78,16 @@ def scaling_from(moments: Moments, names: Sequence[str], standardised: Sequence[
         standardised: those to be scaled; the others get mean 0 and standard deviation 1.
     """
     mean, std = np.zeros(len(names), np.float32), np.ones(len(names), np.float32)
-    warnings = []
     for column, name in enumerate(standardised):
         index, number = names.index(name), moments.number[column]
         if number == 0:
-            warnings.append(f"{name} is missing for every track of the training sample: it tells a network nothing")
             continue
         mean[index] = moments.mean[column]
         width = np.float32(np.sqrt(moments.squares[column] / number))
         # Rounding leaves a constant column a width of the order of the precision of float32.
-        if width <= 1e-7 * abs(mean[index]):
-            warnings.append(f"{name} has the same value {mean[index]:g} for every track: it tells a network nothing")
-        else:
+        if width > 1e-7 * abs(mean[index]):
             std[index] = width
-    return Scaling(tuple(names), mean, std, tuple(standardised)), warnings
+    return Scaling(tuple(names), mean, std, tuple(standardised))
 
 
 def count_tracks(pdg: NDArray[np.int32], pattern: NDArray[np.uint8]) -> NDArray[np.int64]:

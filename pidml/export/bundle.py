@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pidml import tracks
 from pidml.data.prepared import Scaling
+from pidml.data.taught import Taught
 from pidml.errors import BundleError, MissingColumn
 from pidml.evaluation.working_points import at_pt
 from pidml.export.files import COLUMNS_FILE, JOINT, MANIFEST, SCALING_FILE, THRESHOLDS_FILE, THRESHOLDS_PT_FILE
@@ -74,6 +75,12 @@ class Bundle:
     def species(self) -> tuple[str, ...]:
         """Species, in the order of the outputs of :meth:`predict`."""
         return tuple(each["name"] for each in self.manifest["species"])
+
+    @cached_property
+    def taught(self) -> Taught | None:
+        """What the networks' training sample taught them; None if the bundle was written before that was noted."""
+        found = self.manifest.get("training")
+        return None if found is None else Taught.from_json(self.features, found)
 
     @cached_property
     def _joint(self) -> ort.InferenceSession:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TEXT = """\
@@ -28,6 +29,12 @@ Missing, that is NaN: fTRDSignal and fTRDPattern without TRD (pattern 0) or belo
 without TOF or below p = {tof} GeV/c. The networks were trained under this rule, and O2Physics applies it by itself
 if its momentum limits are the same.
 
+Training
+--------
+{tracks_trained:,} tracks:
+
+{patterns}
+{untaught}
 Output
 ------
 A certainty in [0, 1]. Accept a track when it is at or above the threshold:
@@ -64,6 +71,22 @@ _PER_PT = (
 )
 
 
+def _patterns(training: Mapping[str, Any]) -> str:
+    """Return a line for each mixture of detectors, with what becomes of those that were not learned."""
+    lines = []
+    for name, number in training["patterns"].items():
+        line = f"    {name:<15}{number:>14,}"
+        if name in training["answered_as"]:
+            other = training["answered_as"][name]
+            line += f"   too few to learn from: {f'answered as {other}' if other else 'certainties mean little'}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _notes(lines: Sequence[str]) -> str:
+    return "".join(f"\n{textwrap.fill(f'Note: {line}.', 118)}\n" for line in lines)
+
+
 def readme(facts: Mapping[str, Any]) -> str:
     """Return the text for the facts that the manifest holds."""
     rows = [f"    {'species':<12}{'PDG':>6}  {'O2Physics file':<28}threshold"]
@@ -77,6 +100,9 @@ def readme(facts: Mapping[str, Any]) -> str:
         line="=" * (len(title) + len(facts["pidml"])),
         count=len(facts["features"]),
         table="\n".join(rows),
+        tracks_trained=facts["training"]["tracks"],
+        patterns=_patterns(facts["training"]),
+        untaught=_notes(facts["training"]["notices"]),
         tracks=facts["check"]["tracks"],
         difference=facts["check"]["largest_difference"],
         tof=facts["momentum_limits"]["tof"],
@@ -84,7 +110,7 @@ def readme(facts: Mapping[str, Any]) -> str:
         input="features",
         rule=choice["rule"],
         per_pt=_PER_PT if choice["per_pt"] else "",
-        notices="".join(f"\nNote: {line}.\n" for line in choice["notices"]),
+        notices=_notes(choice["notices"]),
         **{key: facts[key] for key in ("architecture", "pidml", "opset", "ir_version")},
         features=" ".join(facts["features"]),
     )

@@ -19,10 +19,6 @@ from pidml.models.pieces import pieces
 
 Array = NDArray[np.float32]
 BATCH = 4096
-_DETECTOR_COLUMNS = {
-    tracks.Missing.TOF: ("fTOFSignal", "fBeta"),
-    tracks.Missing.TRD: ("fTRDSignal", "fTRDPattern"),
-}
 
 
 def check_sample(prepared: PreparedDataset, size: int) -> Array:
@@ -34,7 +30,7 @@ def check_sample(prepared: PreparedDataset, size: int) -> Array:
     rows = np.linspace(0, len(sample) - 1, num=min(size, len(sample)), dtype=np.int64)
     features = np.array(sample.features[rows], np.float32)
     for offset, hidden in enumerate((tracks.Missing.TOF, tracks.Missing.TRD, tracks.Missing.TOF | tracks.Missing.TRD)):
-        for detector, names in _DETECTOR_COLUMNS.items():
+        for detector, names in tracks.DETECTOR_COLUMNS.items():
             if detector in hidden:
                 columns = [index for index, name in enumerate(prepared.features) if name in names]
                 features[offset::8, columns] = np.nan

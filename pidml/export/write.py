@@ -121,6 +121,7 @@ def _facts(
         "opset": job.export.opset,
         "ir_version": job.export.ir_version,
         "features": list(classifier.scaling.names),
+        "training": classifier.taught.as_json(),
         "momentum_limits": {"tof": limits.get("tof", default.tof), "trd": limits.get("trd", default.trd)},
         "species": [
             {

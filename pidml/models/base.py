@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pidml.data.prepared import Scaling
+from pidml.data.taught import Taught
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class Network(nn.Module):
 
         Most networks need nothing.
         """
+
+    def settle(self, taught: Taught) -> None:
+        """After training: leave nothing untrained that could answer. Most networks have no such parts."""
 
     def encode(self, standardised: Tensor) -> Tensor:
         """Return the network's own view of the features, float32 ``(batch, encoded)``."""

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pidml import tracks
+from pidml.data.taught import Taught
 from pidml.models.base import Inputs, Network, constant
 from pidml.models.columns import Columns
 from pidml.models.layers import Dropout
 from pidml.spec.model_sections import Model
-
-_DETECTOR_COLUMNS = {tracks.Missing.TOF: ("fTOFSignal", "fBeta"), tracks.Missing.TRD: ("fTRDSignal", "fTRDPattern")}
 
 
 class Ensemble(Network):
@@ -30,8 +29,8 @@ class Ensemble(Network):
     def __init__(self, model: Model, inputs: Inputs, outputs: int) -> None:
         super().__init__()
         self.columns = Columns(inputs)
-        owned = [[float(name in names) for name in inputs.names] for names in _DETECTOR_COLUMNS.values()]
-        owned = [row for row in owned if any(row)]
+        own = {f: [float(n in names) for n in inputs.names] for f, names in tracks.DETECTOR_COLUMNS.items()}
+        self.flags, owned = [f for f, row in own.items() if any(row)], [row for row in own.values() if any(row)]
         self.experts = 2 ** len(owned)
         self.register_buffer(
             "detector", constant(owned).reshape(-1, len(inputs.names)).T.contiguous(), persistent=False
@@ -51,6 +50,22 @@ class Ensemble(Network):
         """See :meth:`Network.rescale_output`."""
         self.weights[-1].mul_(factor)
         self.biases[-1].mul_(factor).add_(offset)
+
+    @torch.no_grad()
+    def settle(self, taught: Taught) -> None:
+        """Give a perceptron whose pattern was not learned the weights of the nearest that was.
+
+        Columns of detectors that the latter never saw get no weight.
+        """
+        number = {sum(1 << i for i, flag in enumerate(self.flags) if p & flag): p for p in taught.possible}
+        expert = {pattern: index for index, pattern in number.items()}
+        for index, pattern in number.items():
+            if (near := taught.nearest(pattern)) == pattern:
+                continue
+            for parameter in (*self.weights, *self.biases):
+                parameter[index] = parameter[expert[near]]
+            unseen = self.detector @ self.pattern[expert[near]]
+            self.weights[0][index][unseen @ self.columns.made_of > 0.5] = 0.0
 
     def encode(self, standardised: Tensor) -> Tensor:
         """Return columns (0 where missing) and, per perceptron, 1 for the one whose pattern it is, else 0."""

@@ -170,6 +170,11 @@ class Preparation(Section):
     standardised: Names = setting(
         tracks.STANDARDISED, "features scaled to mean 0 and standard deviation 1; others are raw"
     )
+    useless_features: Literal["refuse", "allow"] = setting(
+        "refuse",
+        "what to do about features that are constant or missing for every track; allow: networks ignore them. "
+        "A detector that no track has is never refused",
+    )
     cuts: Cuts = Cuts()
     momentum_limits: MomentumLimitsSection = MomentumLimitsSection()
     validation_fraction: Real = setting(0.16, "part of the tracks for validation", gt=0, lt=1)

@@ -14,28 +14,35 @@ from torch import Tensor, nn
 
 from pidml.atomic import atomic_file
 from pidml.data.prepared import Scaling
+from pidml.data.taught import Taught
 from pidml.errors import TrainingError
 from pidml.models import Inputs, Network, build
 from pidml.models.base import Derived
+from pidml.models.hiding import Hiding
 from pidml.response.files import restore
 from pidml.spec.model_sections import Model
 from pidml.species import TARGET_NAMES
 from pidml.training.objective import Objective, certainty, output_count
 
 MODEL_FILE = "model.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Certainty(nn.Module):
-    """A network with its objective: standardised features ``(batch, features)`` to certainties ``(batch, species)``."""
+    """A network with its objective: standardised features ``(batch, features)`` to certainties ``(batch, species)``.
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    What ``hiding`` takes out of the features does not reach the network.
+    """
+
+    def __init__(self, network: Network, objective: Objective, hiding: Hiding | None = None) -> None:
         super().__init__()
         self.network, self.objective = network, objective
+        self.hiding = None if hiding is None or hiding.idle else hiding
 
     def forward(self, standardised: Tensor) -> Tensor:
         """Return certainties in [0, 1]."""
-        return certainty(self.objective, self.network(standardised))
+        seen = standardised if self.hiding is None else self.hiding(standardised)
+        return certainty(self.objective, self.network(seen))
 
 
 class Together(nn.Module):
@@ -61,7 +68,9 @@ class Together(nn.Module):
             if column < width:
                 assert isinstance(part, Certainty)
                 network = part.network.only(column) if part.objective == "binary" else None
-                return Column(part, column) if network is None else Certainty(network, part.objective)
+                if network is None:
+                    return Column(part, column)
+                return Certainty(network, part.objective, part.hiding)
             column -= width
         raise IndexError(index)
 
@@ -90,6 +99,7 @@ class Classifier:
         evaluation_batch: rows evaluated at once unless said otherwise.
         architecture: name of the networks' architecture.
         parameters: number of trained parameters, all networks together.
+        taught: what their training sample taught them.
     """
 
     species: tuple[str, ...]
@@ -98,6 +108,7 @@ class Classifier:
     evaluation_batch: int
     architecture: str
     parameters: int
+    taught: Taught
 
     @torch.inference_mode()
     def predict(self, features_raw: NDArray[np.float32], batch: int | None = None) -> NDArray[np.float32]:
@@ -118,9 +129,12 @@ class Classifier:
 
 def save_model(
     directory: Path, network: Network, model: Model, objective: Objective, species: Sequence[str], scaling: Scaling,
-    derived: Sequence[Derived] = (),
+    taught: Taught, derived: Sequence[Derived] = (),
 ) -> None:  # fmt: skip
-    """Write ``model.pt``: weights, settings, species, features, scaling, derived columns; values that load safely."""
+    """Write ``model.pt``: weights, settings, species, features, scaling, what the training taught, derived columns.
+
+    All are plain values that load safely.
+    """
     content = {
         "format": _FORMAT,
         "model": model.model_dump(mode="json"),
@@ -130,6 +144,7 @@ def save_model(
         "mean": [float(value) for value in scaling.mean],
         "std": [float(value) for value in scaling.std],
         "standardised": list(scaling.standardised),
+        "taught": taught.as_json(),
         "derived": [each.state() for each in derived],
         "state": network.state_dict(),
     }
@@ -150,7 +165,7 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     contents = [_read(Path(directory)) for directory in directories]
     first = contents[0]
     for directory, content in zip(directories, contents, strict=True):
-        if any(content[key] != first[key] for key in ("features", "mean", "std", "standardised")):
+        if any(content[key] != first[key] for key in ("features", "mean", "std", "standardised", "taught")):
             raise TrainingError(
                 f"{directory}: trained on other features or scaling than {directories[0]}",
                 "train them on the same data",
@@ -164,12 +179,14 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
         tuple(first["standardised"]),
     )  # fmt: skip
     networks = [_network(content, scaling) for content in contents]
-    parts = [Certainty(n, content["objective"]) for n, content in zip(networks, contents, strict=True)]
+    taught = Taught.from_json(first["features"], first["taught"])
+    hiding = Hiding(taught, tuple(first["mean"]), tuple(first["std"]))
+    parts = [Certainty(n, content["objective"], hiding) for n, content in zip(networks, contents, strict=True)]
     widths = [len(content["species"]) for content in contents]
     module = Together(parts, [names.index(name) for name in species], widths).eval()
     return Classifier(
         species, scaling, module, min(network.evaluation_batch for network in networks), first["model"]["architecture"],
-        sum(network.parameter_count for network in networks),
+        sum(network.parameter_count for network in networks), taught,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,22 +14,28 @@ from numpy.typing import NDArray
 
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset, rows_of
+from pidml.data.taught import Taught
 from pidml.errors import TrainingError
 from pidml.evaluation.thresholds import best_f1_threshold
 from pidml.evaluation.working_points import CERTAINTY_FILE
-from pidml.models import Network
+from pidml.models import Inputs, Network
 from pidml.models.base import Derived
+from pidml.models.hiding import Hiding
 from pidml.models.pieces import pieces
 from pidml.spec import JobSpec
 from pidml.training.adaptation import AdaptationSummary, check_experimental
 from pidml.training.calibration import Calibration, calibrate
 from pidml.training.classifier import save_model
+from pidml.training.domains import check_domains
 from pidml.training.fit import POOL_ROWS, Fit
 from pidml.training.fitters import fitter
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.memory import out_of_memory
 from pidml.training.objective import Objective, certainty
 from pidml.training.record import AfterEpoch
+from pidml.training.undersampling import undersampling_notices
+
+logger = logging.getLogger(__name__)
 
 #: Validation tracks that thresholds are chosen on at most: the first ones (the sample's order is random).
 _THRESHOLD_TRACKS = 2_000_000
@@ -113,6 +120,8 @@ def train(
         TrainingError: experimental samples are needed and not given, or were prepared otherwise; or ``derived`` is
             not what the job asks for.
         NoTracks: a sample is empty.
+        DomainsDiffer: what is missing tells experimental from simulated tracks, see
+            :func:`pidml.training.domains.check_domains`.
         SpeciesAbsent: a species has no example, or nothing else has one.
         ToolMissing: the library that fits this architecture is not installed.
         Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
@@ -125,16 +134,24 @@ def train(
     check_labels(prepared, species)
     check_experimental(job, prepared, experimental)
     _check_derived(job, derived)
+    taught = Taught.by(prepared.survey("train"))
+    notices = [*taught.notices(), *undersampling_notices(taught, job.training)]
+    if job.adaptation.active and experimental is not None:
+        notices += check_domains(prepared, experimental, job.training.undersample)
+    for line in notices:
+        logger.warning("%s", line)
     fit = fitter(job.model.architecture)
     result = fit(
         prepared, job, species, work_dir, pool_rows=pool_rows, after_epoch=after_epoch, experimental=experimental,
         derived=derived, memory_bytes=memory_bytes, resident_bytes=resident_bytes,
     )  # fmt: skip
+    result.network.settle(taught)
     with explained(out_dir):
-        calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species)
+        calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species, taught)
         thresholds, f1 = _best_f1(prepared, certainties, species)
         np.save(out_dir / CERTAINTY_FILE, certainties)
-        save_model(out_dir, result.network, job.model, job.training.objective, species, prepared.scaling, derived)
+        objective, scaling = job.training.objective, prepared.scaling
+        save_model(out_dir, result.network, job.model, objective, species, scaling, taught, derived)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
         adaptation = _adaptation_summary(result, job, experimental)
@@ -154,12 +171,14 @@ def _check_derived(job: JobSpec, derived: Sequence[Derived]) -> None:
 
 @torch.no_grad()
 def _calibrated(
-    prepared: PreparedDataset, network: Network, objective: Objective, species: Sequence[str]
+    prepared: PreparedDataset, network: Network, objective: Objective, species: Sequence[str], taught: Taught
 ) -> tuple[Calibration, NDArray[np.float32]]:
     """Calibrate the network in place; return the correction, and the certainties of the tracks it was fitted on."""
     validation = prepared.split("validation")
     rows = slice(0, _THRESHOLD_TRACKS)
+    scaling = Inputs.of(prepared.scaling)
     standardised = torch.from_numpy(prepared.scaling.apply(rows_of(validation.features, rows)))
+    standardised = Hiding(taught, scaling.mean, scaling.std)(standardised)
     logits = torch.cat([network(part) for (part,) in pieces(network.evaluation_batch, standardised)])
     classes = class_indices(rows_of(validation.pdg, rows), species)
     with torch.enable_grad():

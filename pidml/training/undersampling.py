@@ -1,17 +1,50 @@
 """Epochs with equally many tracks of every missing pattern, which together leave no track out.
 
-The rarest pattern decides how many tracks of each an epoch takes. Every epoch goes on where the one before it stopped,
-so that every track of a common pattern is used before any is used again. Samples may be divided into blocks of rows
-that are never in memory together: an epoch then takes from each block in proportion.
+The rarest pattern decides how many tracks of each an epoch takes; patterns that are hardly seen do not, else a handful
+of tracks would make an epoch of a step: of these an epoch takes what there is. Every epoch goes on where the one before
+it stopped, so that every track of a common pattern is used before any is used again. Samples may be divided into blocks
+of rows that are never in memory together: an epoch then takes from each block in proportion.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from pidml import tracks
+from pidml.data.taught import Taught, hardly_seen
+from pidml.spec.model_sections import Training
+
 Counts = NDArray[np.int64]
 _HALVINGS = 64
+#: Part of the sample that an epoch should take, at least.
+_LEAST_PART = 0.05
+
+
+def each_pattern(totals: Counts) -> Counts:
+    """Return how many tracks of each missing pattern an epoch takes.
+
+    >>> each_pattern(np.array([3000, 5, 0, 7000])).tolist()
+    [3000, 5, 0, 3000]
+    """
+    result: Counts = np.minimum(totals, totals[~hardly_seen(totals)].min())
+    return result
+
+
+def undersampling_notices(taught: Taught, training: Training) -> Iterator[str]:
+    """Yield a line if undersampling leaves little of the sample in an epoch."""
+    totals = np.array(taught.patterns)
+    rows, rarest = int(each_pattern(totals).sum()), int(totals[~hardly_seen(totals)].min())
+    if training.undersample and rows < _LEAST_PART * taught.tracks:
+        pattern = tracks.PATTERN_NAMES[taught.patterns.index(rarest)]
+        steps = max(1, rows // training.batch_size)
+        yield (
+            f"training.undersample: only {rarest:,} of {taught.tracks:,} training tracks are {pattern}, so that an "
+            f"epoch takes {rows:,} tracks in {steps:,} step{'s' if steps > 1 else ''}; raise "
+            "training.max_epochs, or take training.pattern_weights: balanced instead, which uses every track"
+        )
 
 
 class Undersampling:
@@ -19,6 +52,7 @@ class Undersampling:
 
     Attributes:
         rows: tracks per epoch.
+        each: tracks of each pattern per epoch.
 
     Args:
         counts: tracks per block and pattern, (blocks, patterns).
@@ -27,9 +61,8 @@ class Undersampling:
 
     def __init__(self, counts: Counts, seed: int) -> None:
         self.counts, self.seed = counts, seed
-        totals = counts.sum(axis=0)
-        self.each, self.present = int(totals[totals > 0].min()), [int(each) for each in np.flatnonzero(totals)]
-        self.rows = self.each * len(self.present)
+        self.each = each_pattern(counts.sum(axis=0))
+        self.present, self.rows = [int(pattern) for pattern in np.flatnonzero(self.each)], int(self.each.sum())
         self._shift = np.random.default_rng([seed, 0]).random(counts.shape)
 
     def spans(self, epoch: int) -> list[tuple[Counts, Counts]]:
@@ -37,11 +70,11 @@ class Undersampling:
         first, second = np.zeros_like(self.counts), np.zeros_like(self.counts)
         ends = [first.copy(), second.copy()]
         for pattern in self.present:
-            total = int(self.counts[:, pattern].sum())
-            start = epoch * self.each % total
+            total, each = int(self.counts[:, pattern].sum()), int(self.each[pattern])
+            start = epoch * each % total
             first[:, pattern] = self._taken(pattern, start)
-            ends[0][:, pattern] = self._taken(pattern, min(start + self.each, total))
-            ends[1][:, pattern] = self._taken(pattern, max(start + self.each - total, 0))
+            ends[0][:, pattern] = self._taken(pattern, min(start + each, total))
+            ends[1][:, pattern] = self._taken(pattern, max(start + each - total, 0))
         return [(first, ends[0]), (second, ends[1])]
 
     def _taken(self, pattern: int, number: int) -> Counts:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pidml import tracks
 from pidml.data.prepared import PreparedDataset, Split, rows_of
+from pidml.data.taught import hardly_seen
 from pidml.spec.model_sections import Training
 from pidml.training.labels import class_indices
 
@@ -70,6 +71,8 @@ def sample_weights(
 ) -> NDArray[np.float32] | None:
     """Return the weights that a training asks for, as :func:`balanced_weights` does, or None if it asks for none.
 
+    Missing patterns that are hardly seen take no part in the balance: their tracks weigh 1.
+
     Args:
         prepared: the training sample is counted.
         training: the settings.
@@ -81,6 +84,7 @@ def sample_weights(
     if not (classes or patterns):
         return None
     counts = group_counts(prepared.split("train"), species, prepared.features).astype(np.float64)
+    counts[:, hardly_seen(counts.sum(axis=0))] = 0  # else a handful of tracks would outweigh all others
     if training.undersample and draws:  # classes as in the epochs, where every pattern is as frequent as the rarest
         counts *= _equal(counts, axis=0)
     return balanced_weights(counts, classes=classes, patterns=patterns)

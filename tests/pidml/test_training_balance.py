@@ -11,6 +11,7 @@ from support.prepared_data import write_prepared
 from support.small_training import small_job
 
 from pidml import tracks
+from pidml.data.taught import Taught, hardly_seen
 from pidml.models import Inputs, build
 from pidml.spec.model_sections import Model, Training
 from pidml.species import TARGET_NAMES, TARGETS
@@ -19,7 +20,7 @@ from pidml.training.batches import Source
 from pidml.training.objective import loss
 from pidml.training.plan import Plan
 from pidml.training.room import Room
-from pidml.training.undersampling import Undersampling
+from pidml.training.undersampling import Undersampling, undersampling_notices
 from pidml.training.weights import balanced_weights, group_counts, sample_weights
 
 torch.set_num_threads(1)
@@ -84,7 +85,9 @@ def test_epochs_take_turns_through_all_tracks_of_every_pattern(counts, seed):
     patterns = [np.repeat(np.arange(4, dtype=np.uint8), row) for row in counts]
     used = [np.zeros(len(each), int) for each in patterns]
     totals = counts.sum(axis=0)
-    epochs = int(-(-totals.max() // undersampling.each))
+    level = undersampling.each.max()
+    assert level == min(totals[~hardly_seen(totals)])
+    epochs = int(-(-totals.max() // level))
     for epoch in range(epochs):
         spans, taken = undersampling.spans(epoch), np.zeros(4, int)
         for block, each in enumerate(patterns):
@@ -92,11 +95,61 @@ def test_epochs_take_turns_through_all_tracks_of_every_pattern(counts, seed):
             assert len(set(rows)) == len(rows)
             used[block][rows] += 1
             taken += np.bincount(each[rows], minlength=4)
-        assert (taken == np.where(totals > 0, undersampling.each, 0)).all()
+        assert (taken == np.minimum(totals, level)).all()
+        assert taken.sum() == undersampling.rows
     for pattern in np.flatnonzero(totals):
         times = np.concatenate([used[block][each == pattern] for block, each in enumerate(patterns)])
         assert times.min() >= 1
         assert times.max() - times.min() <= 1
+
+
+def test_a_handful_of_tracks_does_not_make_an_epoch_of_a_step():
+    undersampling = Undersampling(np.array([[6_000_000, 5, 3_000_000, 1_000_000]]), 1)
+    assert undersampling.each.tolist() == [1_000_000, 5, 1_000_000, 1_000_000]
+    assert undersampling.rows == 3_000_005
+
+
+def notices(patterns, **training):
+    return list(undersampling_notices(Taught(tracks.FEATURES, patterns, {}), Training(**training)))
+
+
+def test_epochs_that_take_little_of_the_sample_are_told_with_numbers():
+    starved = (9_000_000, 400, 600_000, 399_600)
+    (line,) = notices(starved, undersample=True, batch_size=512)
+    assert "only 400 of 10,000,000 training tracks are no-tof" in line
+    assert "an epoch takes 1,600 tracks in 3 steps" in line
+    assert "training.pattern_weights: balanced" in line
+    assert not notices(starved)
+    assert not notices((9_000_000, 5, 600_000, 400_000), undersample=True)  # the five do not decide
+    assert not notices((1700, 500, 1500, 6300), undersample=True)
+
+
+def test_training_says_that_undersampling_starves_it(tmp_path, caplog):
+    few = write_prepared(tmp_path / "set", (12_000, 3000, 10))
+    for name in ("train", "validation"):
+        path = few.path / name / "features.npy"
+        features = np.load(path)
+        rows = tracks.feature_pattern(features, tracks.FEATURES) == 0
+        rows[np.flatnonzero(rows)[:110]] = False  # complete tracks that stay so
+        features[rows, tracks.FEATURES.index("fTRDPattern")] = np.nan
+        np.save(path, features)
+    (tmp_path / "out").mkdir()
+    train(few, small_job(undersample=True, max_epochs=1), TARGET_NAMES, tmp_path / "work", tmp_path / "out")
+    (line,) = [each for each in caplog.messages if "undersample" in each]
+    assert "only 110 of 12,000 training tracks are complete" in line
+
+
+@pytest.mark.parametrize("settings", [{"pattern_weights": "balanced"}, {"undersample": True}])
+def test_a_handful_of_tracks_does_not_outweigh_the_others(tmp_path, settings):
+    data = write_prepared(tmp_path / "set", (9000, 10, 10))
+    features = np.load(data.path / "train" / "features.npy")
+    features[5:, tracks.FEATURES.index("fTRDPattern")] = np.nan
+    features[:5, [tracks.FEATURES.index(name) for name in ("fTRDPattern", "fBeta", "fTOFSignal")]] = 1.0
+    np.save(data.path / "train" / "features.npy", features)
+    weights = sample_weights(data, Training(**settings), TARGET_NAMES, draws=False)
+    assert weights[:, 0].tolist() == [1.0] * 7
+    counts = group_counts(data.split("train"), TARGET_NAMES, data.features)
+    assert (counts * weights).sum(axis=0)[2:] == pytest.approx(8995 / 2, rel=1e-3)
 
 
 def test_undersampling_and_pattern_weights_exclude_each_other():
