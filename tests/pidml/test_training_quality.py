@@ -27,7 +27,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-def trained(prepared, folder, job, **model):
+def trained(prepared, folder, job, experimental=None, **model):
     out = folder / "out"
     out.mkdir()
     job = job.model_copy(
@@ -36,7 +36,7 @@ def trained(prepared, folder, job, **model):
             "training": job.training.model_copy(update={"accelerator": "cpu"}),
         }
     )
-    train(prepared, job, TARGET_NAMES, folder / "work", out)
+    train(prepared, job, TARGET_NAMES, folder / "work", out, experimental=experimental)
     return load_classifier(out)
 
 
@@ -83,20 +83,45 @@ def prepared(tmp_path_factory):
     return write_prepared(tmp_path_factory.mktemp("data") / "set", (50_000, 15_000, 50_000), seed=32)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_beats_nsigma(prepared, tmp_path, architecture):
-    job = load_job(architecture if architecture in SMALLER else "masked-mlp")
-    short = {"max_epochs": 4, "batch_size": 256} if architecture == "attention" else {"max_epochs": 15}
-    job = job.model_copy(update={"training": job.training.model_copy(update=short)})
+def assert_between_nsigma_and_optimum(prepared, job, reached):
     test = prepared.split("test")
-    model = SMALLER.get(architecture, {"architecture": architecture})
-    reached = selected(test, trained(prepared, tmp_path, job, **model).predict(test.features))
     selection = nsigma_selection(prepared, job.evaluation)
     assert selection is not None
     traditional = selection.deviations(test, slice(0, len(test))) < selection.limit
     for name, cells in joint_counts(test, reached, traditional).items():
         assert f1_ratio(cells, seed=1).value > 1, name
     assert_not_above(test, reached, optimum(prepared, test))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mlp+regression"])
+def test_every_architecture_beats_nsigma(prepared, tmp_path, architecture):
+    architecture, _, imputation = architecture.partition("+")
+    job = load_job(architecture if architecture in SMALLER else "masked-mlp")
+    short = {"max_epochs": 4, "batch_size": 256} if architecture == "attention" else {"max_epochs": 15}
+    job = job.model_copy(update={"training": job.training.model_copy(update=short)})
+    test = prepared.split("test")
+    model = SMALLER.get(
+        architecture, {"architecture": architecture} | ({"imputation": imputation} if imputation else {})
+    )
+    reached = selected(test, trained(prepared, tmp_path, job, **model).predict(test.features))
+    assert_between_nsigma_and_optimum(prepared, job, reached)
+
+
+@pytest.mark.parametrize("method", ["dann", "cdan"])
+def test_adapted_networks_beat_nsigma(prepared, tmp_path, method):
+    """Experimental tracks are as the simulated ones: adaptation must not cost what was learned."""
+    experimental = write_prepared(tmp_path / "experimental", (20_000, 5000, 10), seed=33, simulation=False)
+    job = load_job("adaptation")
+    short = {"max_epochs": 12, "batch_size": 512}
+    job = job.model_copy(
+        update={
+            "training": job.training.model_copy(update=short),
+            "adaptation": job.adaptation.model_copy(update={"method": method}),
+        }
+    )
+    features = prepared.split("test").features
+    reached = selected(prepared.split("test"), trained(prepared, tmp_path, job, experimental).predict(features))
+    assert_between_nsigma_and_optimum(prepared, job, reached)
 
 
 def test_what_beats_another_selection_is_found(prepared):
