@@ -143,10 +143,10 @@ class RemoteWorkflow(JobTask, law.LocalWorkflow, Slurm, HTCondor):
         return check_site(site, self.store.root, self.request, self.bytes_to_write())
 
     def bound(self, cause: str) -> float:
-        """Largest factor by which the site allows memory or time to be raised; 0 for no limit."""
+        """Largest factor by which the site allows memory, time or disk to be raised; 0 for no limit."""
         site: Site = self.workflow_proxy.site
-        limit = site.max_memory if cause == "memory" else site.max_time
-        asked = self.resources_asked.memory if cause == "memory" else self.request.hours
+        limits = {"memory": (site.max_memory, self.resources_asked.memory), "time": (site.max_time, self.request.hours)}
+        limit, asked = limits.get(cause, (0.0, 1.0))
         return max(1.0, limit / asked) if limit else 0.0
 
     @property

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,45 +26,28 @@ from law.contrib.htcondor import HTCondorWorkflow
 from law.contrib.htcondor.workflow import HTCondorWorkflowProxy
 from law.contrib.slurm import SlurmWorkflow
 from law.contrib.slurm.workflow import SlurmWorkflowProxy
-from law.workflow.remote import JobData
 
-from pidml import provenance
 from pidml.atomic import explained, write_text
-from pidml.batch.journal import Journal
+from pidml.batch.journal import Journal, new_token
 from pidml.batch.status import Cause
-from pidml.batch.summary import cause_in_log, code_in_log, summary_lines
+from pidml.batch.summary import code_in_log, summary_lines
 from pidml.errors import TRANSIENT_CODES, BatchError, BatchUnavailable, PidmlError
 from tasks.jobstate import note_failure, note_progress
 from tasks.messages import shown_once
-from tasks.remote_manager import HTCondorManager, SlurmManager, Watched
-from tasks.remote_sharing import Sharing, wait_for_arrival
+from tasks.remote_cancel import Cancelling
+from tasks.remote_manager import HTCondorManager, Refused, SlurmManager, Watched
+from tasks.remote_outcomes import LOST_LIMIT, Outcomes
 
-#: Times that a job may be lost by the batch system (evicted, preempted, node gone) before that counts as a failure.
-LOST_LIMIT = 10
-#: Rounds of polling for which the outputs of a job that ended well may be invisible.
-LATE_LIMIT = 3
+#: A job that the scheduler does not list counts as lost after so many of the longest pauses between two queries.
+MISSING_PAUSES = 3
 #: First pause between two queries, in min; doubles up to ``--poll-interval``.
 FIRST_PAUSE = 2.0 / 60.0
 
 
-class Notes(JobData):
-    """law's record of jobs, and what was learnt from each job's failures."""
-
-    attributes = {**JobData.attributes, "notes": {}}  # noqa: RUF012 - law's way
-
-    def update(self, other: Mapping[str, Any]) -> None:
-        """Take over what was saved: JSON has made texts of numbers."""
-        other = dict(other)
-        if "notes" in other:
-            other["notes"] = {int(number): note for number, note in other["notes"].items()}
-        super().update(other)
-
-
-class SafeProxy(Sharing):
+class SafeProxy(Outcomes, Cancelling):
     """What both kinds of workflow have in common. Mixed in before law's class."""
 
     manager_class: type[Watched]
-    job_data_cls = Notes
     #: law repeats a failed query once per job of the chunk
     show_errors = 1
 
@@ -86,28 +67,28 @@ class SafeProxy(Sharing):
         tolerance = self.task.tolerance
         return int(tolerance * (1 if tolerance > 1 else total) + 1e-9)
 
-    # Notes about jobs, for the job files.
-
-    def note(self, job_num: int) -> dict[str, Any]:
-        """Return what is known about a job from its failures: factors, how often it was lost, its history."""
-        fresh = {"memory": 1.0, "time": 1.0, "lost": 0, "log_bytes": 0, "history": []}
-        note: dict[str, Any] = self.job_data.notes.setdefault(job_num, fresh)
-        return note
-
     def token(self, job_num: int) -> str:
         """Return the name of a job's present submission."""
         return str(self.job_data.jobs[job_num]["extra"]["token"])
 
     # Running.
 
+    def complete(self) -> bool:
+        """Whether there is nothing left to do; with ``--no-poll`` that is so once jobs are submitted."""
+        return self._handed_over or bool(super().complete())
+
     def _run_impl(self) -> Any:
-        if self.task.is_controlling_remote_jobs():
+        if self.task.cleanup_jobs:
             return super()._run_impl()
-        if len(self._get_existing_branches(sync=True)) >= self.threshold():
+        if not self.task.cancel_jobs and len(self._get_existing_branches(sync=True)) >= self.threshold():
             return None
         try:
             with self._alone():
-                self._submit_and_wait()
+                self.job_manager.journal = Journal(self.task.work / "submitted.jsonl")
+                if self.task.cancel_jobs:
+                    self.cancel()
+                else:
+                    self._submit_and_wait()
         except PidmlError as error:
             self._report(error)
             raise
@@ -116,12 +97,15 @@ class SafeProxy(Sharing):
     def _submit_and_wait(self) -> None:
         task = self.task
         note_progress(task.job_directory, task.title)
-        self.job_manager.journal = Journal(task.work / "submitted.jsonl")
+        self.job_manager.missing_seconds = MISSING_PAUSES * 60 * self._longest_pause
         self.site = task.check_request()
         task.prepare_submission()
         self._take_up()
         with self._alone_with_outputs():
             self._submit_and_poll()
+        if task.no_poll:
+            self._handed_over = True
+            task.publish_message("the same command without --no-poll waits for the jobs")
 
     def _submit_and_poll(self) -> None:
         task = self.task
@@ -157,10 +141,6 @@ class SafeProxy(Sharing):
                 ) from error
             yield
 
-    @property
-    def _state_file(self) -> Path:
-        return Path(self.get_cached_output()["jobs"].path)
-
     def dump_job_data(self) -> None:
         """Write the state atomically; then the journal has nothing to add."""
         self.job_data["dashboard_config"] = {}
@@ -172,12 +152,9 @@ class SafeProxy(Sharing):
         if self.task.ignore_submission or not self._state_file.is_file():
             self._state_file.unlink(missing_ok=True)
             return
-        data = self.job_data
-        data.update(json.loads(self._state_file.read_text(encoding="utf-8")))
-        numbers = self._numbers_of({job["extra"].get("token"): job for job in data.jobs.values()})
-        existing = self._get_existing_branches()
+        data, existing = self.job_data, self._get_existing_branches()
+        self._read_state()
         for job_num, job in list(data.jobs.items()):
-            job["job_id"] = numbers.get(job["extra"].get("token"), job["job_id"])
             if all(branch in existing for branch in job["branches"]):
                 continue
             alive = job["status"] in (None, self.job_manager.PENDING, self.job_manager.RUNNING)
@@ -188,23 +165,9 @@ class SafeProxy(Sharing):
                 data.notes.pop(job_num, None)
             data.unsubmitted_jobs[job_num] = job["branches"]
             del data.jobs[job_num]
-        self._job_retries.update(data.attempts)
+        for job_num, attempts in data.attempts.items():
+            self._job_retries[job_num] = attempts - min(self.note(job_num)["lost"], LOST_LIMIT)
         self.dump_job_data()
-
-    def _numbers_of(self, jobs: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return token → number of submissions whose number did not get into the state file."""
-        known: dict[str, Any] = self.job_manager.journal.known()
-        unknown = [
-            token
-            for token, job in jobs.items()
-            if token and token not in known and job["job_id"] in (None, self.job_data.dummy_job_id)
-            and job["status"] is None
-        ]  # fmt: skip
-        if unknown:
-            wait_for_arrival(self._state_file.stat().st_mtime)
-        for start in range(0, len(unknown), 100):
-            known |= self.job_manager.system.find(unknown[start : start + 100])
-        return known
 
     # Submitting.
 
@@ -218,23 +181,39 @@ class SafeProxy(Sharing):
         return super().submit(again)
 
     def _submit_batch(self, submit_jobs: Mapping[int, list[int]], **kwargs: Any) -> Any:
-        """Give every submission a name of its own and write it down before anything is submitted."""
-        task = self.task
+        """Give every submission a name of its own and write it down before anything is submitted.
+
+        Raises:
+            BatchError: it is the first one, and no job was taken.
+        """
+        data, task = self.job_data, self.task
         for job_num, branches in submit_jobs.items():
-            name = f"pidml-{type(task).__name__}-{branches[0]}-{task.digest}-{uuid.uuid4().hex[:8]}"
-            self.job_data.jobs[job_num]["extra"]["token"] = name
+            data.jobs[job_num]["extra"]["token"] = new_token(type(task).__name__, branches[0], task.digest)
         self.dump_job_data()
         self._registry.write(self._in_queue())
         numbers, files = super()._submit_batch(submit_jobs, **kwargs)
-        errors = {}
-        for job_num, number in zip(submit_jobs, numbers, strict=True):
-            if isinstance(number, Exception):
-                errors[job_num] = number
-                self.job_data.jobs[job_num]["job_id"] = self.job_data.dummy_job_id
-                self.note(job_num)["history"].append({"cause": "", "reason": f"not submitted: {number}", "id": None})
-        if len(errors) == len(submit_jobs):
+        errors = {
+            num: number for num, number in zip(submit_jobs, numbers, strict=True) if isinstance(number, Exception)
+        }
+        if len(errors) == len(submit_jobs) and self._is_first(submit_jobs):
+            for job_num, error in errors.items():
+                data.jobs[job_num]["job_id"] = data.dummy_job_id
+                if isinstance(error, Refused):
+                    del data.jobs[job_num]["extra"]["token"]  # there is nothing to look for
+            self.dump_job_data()
             raise next(iter(errors.values()))
-        return numbers, files
+        if errors:
+            said = str(next(iter(errors.values()))).splitlines()[0]
+            task.publish_message(f"{len(errors)} of {len(submit_jobs)} jobs were not taken: {said}")
+        for job_num, error in errors.items():
+            data.jobs[job_num]["job_id"] = self.job_manager.stand_in(self.token(job_num), error)
+        return [data.jobs[job_num]["job_id"] for job_num in submit_jobs], files
+
+    def _is_first(self, submit_jobs: Mapping[int, list[int]]) -> bool:
+        """Whether nothing was ever submitted but these jobs, and they only once."""
+        return set(self.job_data.jobs) == set(submit_jobs) and not any(
+            self.note(job_num)["history"] for job_num in submit_jobs
+        )
 
     def create_job_file(self, job_num: int, branches: list[int]) -> Any:
         """Write the job file."""
@@ -248,66 +227,15 @@ class SafeProxy(Sharing):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return super().create_job_file_factory(dir=str(folder), mkdtemp=False, cleanup=False, **kwargs)
 
-    # Looking at what the scheduler says.
-
-    def _look_at(self, answers: dict[Any, Any]) -> None:
-        """Change the scheduler's answers to what is to be believed, and draw conclusions from failures."""
-        # never end while other jobs run: the decision is made at the end
-        self.poll_data.n_failed_max = len(self.job_data)
-        numbers = {job["job_id"]: job_num for job_num, job in self.job_data.jobs.items()}
-        remove = []
-        for job_id, answer in answers.items():
-            if isinstance(answer, Exception) or answer["status"] in (
-                self.job_manager.PENDING,
-                self.job_manager.RUNNING,
-            ):
-                continue
-            job_num = numbers[job_id]
-            if self._made(job_num):
-                answer |= {"status": self.job_manager.FINISHED, "code": 0, "error": None}
-            elif answer["status"] == self.job_manager.FINISHED:
-                self._late[job_num] += 1
-                if self._late[job_num] <= LATE_LIMIT:
-                    answer["status"] = self.job_manager.RUNNING
-            else:
-                self._learn(job_num, answer)
-            if answer["extra"]["remove"]:
-                remove.append(job_id)
-        if remove:
-            self.job_manager.system.cancel(remove)
-
-    def _made(self, job_num: int) -> bool:
-        return all(self.task.as_branch(branch).complete() for branch in self.job_data.jobs[job_num]["branches"])
-
-    def _learn(self, job_num: int, answer: dict[str, Any]) -> None:
-        """Decide from the cause of a failure whether and how the job is tried again."""
-        note, cause = self.note(job_num), answer["extra"]["cause"]
-        log = Path(str(self.job_data.jobs[job_num]["extra"].get("log", "")))
-        if cause == Cause.task and (said := cause_in_log(log, note["log_bytes"])):
-            cause, answer["error"] = said, f"killed for its {said}"
-        note["log_bytes"] = log.stat().st_size if log.is_file() else 0
-        note["history"].append(
-            {"cause": cause, "reason": answer["error"], "id": answer["job_id"], "when": provenance.now()}
-        )
-        if cause in (Cause.memory, Cause.time):
-            bound = self.task.bound(cause)
-            if bound and note[cause] >= bound:
-                self._job_retries[job_num] = self.task.retries  # a further attempt would get no more
-            note[cause] = min(2 * note[cause], bound) if bound else 2 * note[cause]
-        elif cause == Cause.lost:
-            note["lost"] += 1
-            if note["lost"] <= LOST_LIMIT:
-                self._job_retries[job_num] -= 1  # law adds one: it does not count
-        elif cause in (Cause.cancelled, Cause.impossible):
-            self._job_retries[job_num] = self.task.retries
-
     # The end.
 
     def _is_tolerated(self) -> bool:
-        """Whether all jobs have ended and no more failed than ``--tolerance`` allows."""
+        """Whether all jobs have ended and no more branches are missing than ``--tolerance`` allows."""
         ends = (self.job_manager.FINISHED, self.job_manager.FAILED)
         ended = all(job["status"] in ends for job in self.job_data.jobs.values())
-        return ended and 0 < len(self._failed_jobs()) <= self._tolerated(len(self.job_data))
+        if not ended or not self._failed_jobs():
+            return False
+        return len(self._get_existing_branches(sync=True)) >= self.threshold()
 
     def _explained(self, error: Exception) -> BatchError:
         """Return what law raised (text alone) as an error that says what to do."""
@@ -344,8 +272,8 @@ class SafeProxy(Sharing):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._late: Counter[int] = Counter()
         self._longest_pause = float(self.task.poll_interval)
+        self._handed_over = False
 
 
 class SlurmProxy(SafeProxy, SlurmWorkflowProxy):

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from law.util import iter_chunks
 from law.workflow.remote import BaseRemoteWorkflowProxy
 
-from pidml.batch import htcondor, slurm
-from pidml.batch.journal import Journal
+from pidml.batch.leftover import living, wait_for_arrival
 from pidml.batch.registry import Entry, Jobs, Registry
-from pidml.batch.status import JobStatus, State
 from pidml.errors import BatchUnavailable
-
-#: Longest time, in s, that a submission takes to arrive after the submitter was killed.
-IN_FLIGHT = 5.0
-
-
-def wait_for_arrival(written: float) -> None:
-    """Wait until a submission that was on its way when its submitter died has arrived.
-
-    Args:
-        written: when it was written down, in s since the epoch.
-    """
-    time.sleep(max(0.0, min(IN_FLIGHT, written + IN_FLIGHT - time.time())))
 
 
 class Sharing(BaseRemoteWorkflowProxy):
     """What a workflow does so that no other one makes its branches. Mixed in before law's class."""
 
-    _systems: ClassVar[dict[str, ModuleType]] = {"slurm": slurm, "htcondor": htcondor}
     _registry: Registry
 
     @contextmanager
@@ -42,9 +27,7 @@ class Sharing(BaseRemoteWorkflowProxy):
         task, existing = self.task, self._get_existing_branches()
         self._addresses = {branch: task.as_branch(branch).digest for branch in task.branch_map}
         wanted = [address for branch, address in self._addresses.items() if branch not in existing]
-        folder = task.store.root / ".batch" / type(task).__name__
-        journal = task.work / "submitted.jsonl"
-        self._registry = Registry(folder, str(self._state_file), self.workflow_type, journal)
+        self._registry = self._own_registry()
         # the state may have been removed, by hand for example, while what it knew of waits in the queue
         forgetful = not (self._state_file.is_file() or task.ignore_submission)
         with self._registry.held(wanted, self._take_over, task.publish_message, forgetful):
@@ -55,6 +38,41 @@ class Sharing(BaseRemoteWorkflowProxy):
             finally:
                 if not self._in_queue():
                     self._registry.forget()
+
+    def _own_registry(self) -> Registry:
+        task = self.task
+        folder = task.store.root / ".batch" / type(task).__name__
+        return Registry(folder, task.job_key, self._state_file, self.workflow_type, task.work / "submitted.jsonl")
+
+    @property
+    def _state_file(self) -> Path:
+        return Path(self.get_cached_output()["jobs"].path)
+
+    def _read_state(self) -> None:
+        """Read the state, with the numbers of submissions that did not get into it."""
+        data = self.job_data
+        data.update(json.loads(self._state_file.read_text(encoding="utf-8")))
+        for job in data.jobs.values():
+            if self.job_manager.is_stand_in(job["job_id"]) and job["status"] != self.job_manager.FAILED:
+                job |= {"job_id": data.dummy_job_id, "status": None}
+        numbers = self._numbers_of_submissions()
+        for job in data.jobs.values():
+            job["job_id"] = numbers.get(job["extra"].get("token"), job["job_id"])
+
+    def _numbers_of_submissions(self) -> dict[str, Any]:
+        """Return token → number of the submissions in the journal, and of those that were never answered."""
+        known: dict[str, Any] = self.job_manager.journal.known()
+        unknown = [
+            token
+            for job in self.job_data.jobs.values()
+            if (token := job["extra"].get("token")) and token not in known and job["status"] is None
+            and job["job_id"] in (None, self.job_data.dummy_job_id)
+        ]  # fmt: skip
+        if unknown:
+            wait_for_arrival(self._state_file.stat().st_mtime)
+        for chunk in iter_chunks(unknown, 100):
+            known |= self.job_manager.system.find(chunk)
+        return known
 
     def _in_queue(self) -> Jobs:
         """Return the submissions that may be in the queue."""
@@ -67,8 +85,10 @@ class Sharing(BaseRemoteWorkflowProxy):
 
     def _take_over(self, entries: list[Entry]) -> Jobs:
         """Take over jobs of runs that are no more; return all submissions that are known now."""
+        mine = set(self._addresses.values())
         for entry in entries:
-            for token, number in self._living(entry).items():
+            tokens = [token for token, made in entry.jobs.items() if mine & set(made)]
+            for token, number in living(entry, tokens).items():
                 if entry.system != self.workflow_type:
                     raise BatchUnavailable(
                         f"{self.task.title}: job {number} on {entry.system} makes one of the branches",
@@ -77,24 +97,6 @@ class Sharing(BaseRemoteWorkflowProxy):
                 branches = [branch for branch, made in self._addresses.items() if made in entry.jobs[token]]
                 self._adopt(branches, token, number)
         return self._in_queue()
-
-    def _living(self, entry: Entry) -> dict[str, Any]:
-        """Return token → number of those submissions that make one of the branches and are still in the queue."""
-        mine = set(self._addresses.values())
-        tokens = [token for token, made in entry.jobs.items() if mine & set(made)]
-        numbers = {token: number for token, number in Journal(entry.journal).known().items() if token in tokens}
-        system = self._systems[entry.system]
-        if unknown := [token for token in tokens if token not in numbers]:
-            wait_for_arrival(entry.path.stat().st_mtime)
-            for chunk in iter_chunks(unknown, 100):
-                numbers |= system.find(chunk)
-        status: dict[Any, JobStatus] = {}
-        for chunk in iter_chunks(list(numbers.values()), 500):
-            status |= system.query(chunk)
-        waits = (State.pending, State.running)
-        return {
-            token: number for token, number in numbers.items() if number in status and status[number].state in waits
-        }
 
     def _adopt(self, branches: list[int], token: str, number: Any) -> None:
         """Treat another run's job as one of this workflow's."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pidml.batch.commands import run_command
+from pidml.batch.journal import not_before
 from pidml.batch.status import Cause, JobStatus, State, explain_code
 
 COMMANDS = ("condor_submit", "condor_q", "condor_history", "condor_rm")
@@ -39,9 +40,11 @@ PERMANENT = (
 _IDLE, _RUNNING, _REMOVED, _COMPLETED, _HELD, _TRANSFERRING, _SUSPENDED = 1, 2, 3, 4, 5, 6, 7
 #: HoldReasonCode of ``condor_hold``: a person wants the job to wait.
 _HELD_BY_USER = {1, 15}
-#: HoldReasonCode 34: the job used more memory than it asked for; 46: longer than allowed_job_duration; 47: likewise.
+#: HoldReasonCode 34: the job used more than it asked for, of memory unless the reason says otherwise; 46: longer than
+#: allowed_job_duration; 47: likewise.
 _HELD_FOR_MEMORY = {34}
 _HELD_FOR_TIME = {46, 47}
+_DISK = re.compile(r"disk.{0,20}(usage|limit|exceed)|(over|exceeded).{0,30}disk|request_?disk", re.IGNORECASE)
 _MEMORY = re.compile(r"memory|out.of.mem|oom", re.IGNORECASE)
 _TIME = re.compile(r"wall.?(clock|time)|run.?time|duration|maxruntime|time (limit|exceeded)", re.IGNORECASE)
 
@@ -76,7 +79,9 @@ def _held(reason: str, code: int, node: str) -> JobStatus:
     """A held job never starts by itself; unless a person holds it, it is removed and submitted again."""
     if code in _HELD_BY_USER:
         return JobStatus(State.pending, reason=f"held: {reason}", node=node)
-    if code in _HELD_FOR_MEMORY or _MEMORY.search(reason):
+    if _DISK.search(reason):
+        cause = Cause.disk
+    elif code in _HELD_FOR_MEMORY or _MEMORY.search(reason):
         cause = Cause.memory
     elif code in _HELD_FOR_TIME or _TIME.search(reason):
         cause = Cause.time
@@ -89,6 +94,8 @@ def _removed(reason: str, ad: Mapping[str, Any]) -> Cause:
     said = f"{reason} {ad.get('HoldReason') or ''}"
     if "condor_rm" in reason:
         return Cause.cancelled
+    if _DISK.search(said):
+        return Cause.disk
     if _MEMORY.search(said):
         return Cause.memory
     return Cause.time if _TIME.search(said) else Cause.cancelled
@@ -139,7 +146,9 @@ def find(tokens: Sequence[str]) -> dict[str, str]:
     ]
     found = parse_json(run_command(["condor_q", *selection]))
     if len(found) < len(tokens):
-        found |= parse_json(run_command(["condor_history", *selection, "-limit", str(len(tokens))]))
+        # Without a bound all history would be read for a job that was never submitted; it is read backwards in time.
+        since = f"EnteredCurrentStatus < {not_before(tokens):.0f}"
+        found |= parse_json(run_command(["condor_history", *selection, "-since", since, "-limit", str(len(tokens))]))
     return {str(ad[TOKEN]): job for job, ad in found.items() if TOKEN in ad}
 
 

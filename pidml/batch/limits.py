@@ -97,12 +97,21 @@ def _lower(*limits: float) -> float:
 
 @dataclass(frozen=True)
 class Partition:
-    """A Slurm partition: its name, whether it is the default, its longest time in h (0: none) and its GPUs."""
+    """A Slurm partition.
+
+    Args:
+        name: its name.
+        default: whether it is the default.
+        max_hours: longest time of a job in h, 0 for no limit.
+        gpus: whether it has GPUs.
+        memory: that of its largest node in GB, 0 if unknown.
+    """
 
     name: str
     default: bool
     max_hours: float
     gpus: bool
+    memory: float
 
 
 def partitions() -> list[Partition]:
@@ -112,14 +121,16 @@ def partitions() -> list[Partition]:
         BatchUnavailable: Slurm does not answer.
     """
     try:
-        out = run_command(["sinfo", "--noheader", "--format=%P|%l|%G"])
+        out = run_command(["sinfo", "--noheader", "--exact", "--format=%P|%l|%G|%m"])
     except ToolMissing:
         return []
     found: dict[str, Partition] = {}
     for line in out.splitlines():
-        name, limit, gres = (*line.split("|"), "", "")[:3]
+        name, limit, gres, megabytes = (*line.split("|"), "", "", "")[:4]
         gpus = "gpu" in gres or (name in found and found[name].gpus)
-        found[name] = Partition(name.rstrip("*"), name.endswith("*"), parse_limit(limit), gpus)
+        memory = float(megabytes) / 1000 if megabytes.strip().isdigit() else 0.0
+        memory = max(memory, found[name].memory if name in found else 0.0)
+        found[name] = Partition(name.rstrip("*"), name.endswith("*"), parse_limit(limit), gpus, memory)
     return list(found.values())
 
 
@@ -156,7 +167,8 @@ def _within_partition(site: Site, request: Request) -> Site:
         raise request.too_long(f"partition {chosen[0].name}", limit, ", or name another partition")
     if gpus and not any(each.gpus for each in chosen):
         raise ConfigError(f"jobs ask for {gpus} GPU, partition {chosen[0].name} has none", f"partitions: {names}")
-    return replace(site, max_time=_lower(site.max_time, limit))
+    memory = max(each.memory for each in chosen)
+    return replace(site, max_time=_lower(site.max_time, limit), max_memory=_lower(site.max_memory, memory))
 
 
 def _accepted(site: Site, request: Request) -> None:

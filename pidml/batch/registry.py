@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -28,6 +28,8 @@ class Entry:
 
     Args:
         path: the file that says it.
+        job: what it was run for, as it is indexed.
+        state: where it keeps what it knows about its jobs.
         system: ``slurm`` or ``htcondor``.
         journal: where the numbers of its submissions are.
         outputs: addresses of the outputs that it is after.
@@ -35,6 +37,8 @@ class Entry:
     """
 
     path: Path
+    job: str
+    state: Path
     system: str
     journal: Path
     outputs: frozenset[str]
@@ -61,14 +65,18 @@ class Registry:
 
     Args:
         folder: of the step, for the files of this class alone.
-        run: what tells this run from others, and is the same when it is repeated.
+        job: what the run is for, as it is indexed.
+        state: where the run keeps what it knows about its jobs: what tells it from others, and is the same when it is
+            repeated.
         system: ``slurm`` or ``htcondor``.
         journal: where the numbers of this run's submissions are.
     """
 
-    def __init__(self, folder: Path, run: str, system: str, journal: Path) -> None:
+    def __init__(self, folder: Path, job: str, state: Path, system: str, journal: Path) -> None:
         self.folder = folder
-        self.path = folder / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}.json"
+        self.path = folder / f"{hashlib.sha256(str(state).encode()).hexdigest()[:16]}.json"
+        self.job = job
+        self.state = state
         self.system = system
         self.journal = journal
         self.outputs: frozenset[str] = frozenset()
@@ -128,7 +136,7 @@ class Registry:
         Raises:
             DiskFull, StoreError: the file cannot be written.
         """
-        _write(Entry(self.path, self.system, self.journal, self.outputs, dict(jobs)))
+        _write(Entry(self.path, self.job, self.state, self.system, self.journal, self.outputs, dict(jobs)))
 
     def forget(self) -> None:
         """Nothing of this run is in the queue any more."""
@@ -142,30 +150,36 @@ def submitted_work(store: Path, newest: float) -> set[Path]:
         store: root of the store.
         newest: runs that wrote nothing down since then, in s since the epoch, are left out.
     """
-    entries = [_read(path) for path in store.glob(".batch/*/*.json") if path.stat().st_mtime >= newest]
+    entries = [entry for entry in all_entries(store) if entry.path.stat().st_mtime >= newest]
     # the folder of job files may lie elsewhere; what it is called tells of which step it is
     names = {(entry.path.parent.name, entry.journal.parent.name.removesuffix(".work")) for entry in entries}
     return {store / step / f"{digest}.work" for step, digest in names}
 
 
-def _read(path: Path) -> Entry:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return Entry(path, value["system"], Path(value["journal"]), frozenset(value["outputs"]), value["jobs"])
+def all_entries(root: Path) -> list[Entry]:
+    """Return what the runs of all steps in a store wrote down."""
+    return [_read(path) for path in sorted((root / ".batch").glob("*/*.json"))]
 
 
 def _lock_file(path: Path) -> TextIO:
     return path.with_suffix(".lock").open("a")
 
 
+def _read(path: Path) -> Entry:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    state, journal = Path(value["state"]), Path(value["journal"])
+    return Entry(path, value["job"], state, value["system"], journal, frozenset(value["outputs"]), value["jobs"])
+
+
 def _write(entry: Entry) -> None:
-    value = {"system": entry.system, "journal": str(entry.journal), "outputs": sorted(entry.outputs)}
-    write_json(entry.path, value | {"jobs": entry.jobs})
+    value = {"job": entry.job, "state": str(entry.state), "system": entry.system, "journal": str(entry.journal)}
+    write_json(entry.path, value | {"outputs": sorted(entry.outputs), "jobs": entry.jobs})
 
 
 def _give_up(entry: Entry, outputs: frozenset[str]) -> None:
     """Take outputs away from a run that is no more."""
     left = {token: made for token, made in entry.jobs.items() if not outputs & set(made)}
     if rest := entry.outputs - outputs:
-        _write(Entry(entry.path, entry.system, entry.journal, rest, left))
+        _write(replace(entry, outputs=rest, jobs=left))
     else:
         entry.path.unlink(missing_ok=True)

@@ -6,9 +6,12 @@ States are those of ``squeue(1)`` and ``sacct(1)``, section JOB STATE CODES; rea
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 from pidml.batch.commands import run_command
+from pidml.batch.journal import not_before
 from pidml.batch.status import Cause, JobStatus, State, explain_code
 
 COMMANDS = ("sbatch", "squeue", "scancel")
@@ -119,7 +122,11 @@ def query(jobs: Sequence[int]) -> dict[int, JobStatus]:
     seen = parse_squeue(out)
     settled = {number for number, status in seen.items() if status.state is not State.finished and not _ended(status)}
     ended = [number for number in jobs if number not in settled]
-    return seen | (accounting([f"--jobs={','.join(map(str, ended))}"]) if ended else {})
+    recorded = accounting([f"--jobs={','.join(map(str, ended))}"]) if ended else {}
+    # A job that waits or runs is in the queue. What the accounting says of one that is not is a record that lags behind
+    # or was never closed: Slurm's own word for it is a runaway job.
+    over = (State.finished, State.failed)
+    return seen | {number: status for number, status in recorded.items() if status.state in over}
 
 
 def _ended(status: JobStatus) -> bool:
@@ -164,7 +171,7 @@ def parse_sacct(out: str) -> dict[int, JobStatus]:
 
 
 def find(names: Sequence[str]) -> dict[str, int]:
-    """Return the numbers of the jobs with the given (unique) names, for submissions whose answer was lost.
+    """Return the numbers of the jobs with the given tokens as names, for submissions whose answer was lost.
 
     Raises:
         BatchError: ``squeue`` or ``sacct`` failed.
@@ -172,8 +179,9 @@ def find(names: Sequence[str]) -> dict[str, int]:
     wanted = ",".join(names)
     rows = run_command(["squeue", "--noheader", "--states=all", "--format=%j|%A", f"--name={wanted}"]).splitlines()
     columns = ["--noheader", "--parsable2", "--allocations", "--format=JobName,JobIDRaw"]
+    seconds = min(time.time() - not_before(names), 30 * 86400)
     rows += run_command(
-        ["sacct", *columns, f"--name={wanted}", "--starttime=now-30days"],
+        ["sacct", *columns, f"--name={wanted}", f"--starttime=now-{math.ceil(seconds)}seconds"],
         accept=["accounting storage is disabled"],
     ).splitlines()
     pairs = (row.rsplit("|", 1) for row in rows if "|" in row)

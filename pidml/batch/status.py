@@ -25,6 +25,8 @@ class Cause(StrEnum):
     memory = "memory"
     #: Killed for its time: tried again with twice as much.
     time = "time"
+    #: Stopped for the room it took on the worker's disk: tried again with twice as much.
+    disk = "disk"
     #: Evicted, preempted, its node died, or nobody knows it any more: not the task's fault, so not counted as a try.
     lost = "lost"
     #: Somebody cancelled it: not tried again.
@@ -44,6 +46,7 @@ class JobStatus:
         code: exit code of the job script, if it ended by itself.
         node: where it ran, if known.
         remove: whether the job must be taken out of the queue before it is submitted again (held jobs).
+        listed: whether the scheduler lists the job at all.
     """
 
     state: State
@@ -52,9 +55,13 @@ class JobStatus:
     code: int | None = None
     node: str = ""
     remove: bool = False
+    listed: bool = True
 
 
-VANISHED = JobStatus(State.failed, Cause.lost, "the scheduler does not know the job any more")
+#: A job that the scheduler did not list for a while; should it turn up again, it must not run beside its successor.
+VANISHED = JobStatus(
+    State.failed, Cause.lost, "the scheduler does not know the job any more", remove=True, listed=False
+)
 
 #: What the exit codes of law's job script mean.
 SCRIPT_CODES = {

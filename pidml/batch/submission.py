@@ -11,22 +11,24 @@ from pidml.batch.site import JOB_FLAVOURS, SHORTEST, Site
 from pidml.spec.resources_section import StepResources
 
 
-def raised(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int = 1) -> tuple[int, int]:
-    """Return memory in MB and time in min of a job, after what earlier attempts were killed for.
+def raised(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int = 1) -> tuple[int, int, int]:
+    """Return memory in MB, time in min and disk in MB of a job, after what earlier attempts were killed for.
 
     Args:
-        asked: what the specification says of one branch.
-        site: its limits hold for the whole job; what was asked for at first was checked against them.
-        note: factors ``memory`` and ``time``, 1 at first.
-        branches: branches that the job makes one after the other.
+        asked: what the specification says for one branch.
+        site: its limits hold.
+        note: factors ``memory``, ``time`` and ``disk``, 1 at first.
+        branches: how many the job makes one after the other.
     """
     memory = asked.memory * float(note.get("memory", 1))
-    hours = asked.time * branches * float(note.get("time", 1))
+    least = asked.time * branches
+    hours = least * float(note.get("time", 1))
     if site.max_memory:
         memory = min(memory, max(site.max_memory, asked.memory))
     if site.max_time:
-        hours = min(hours, max(site.max_time, asked.time * branches))
-    return math.ceil(memory * 1000), max(1, math.ceil(hours * 60))
+        hours = min(hours, max(site.max_time, least))
+    disk = asked.disk * float(note.get("disk", 1))
+    return math.ceil(memory * 1000), max(1, math.ceil(hours * 60)), math.ceil(disk * 1000)
 
 
 def slurm_lines(asked: StepResources, site: Site, note: Mapping[str, Any], branches: int) -> list[Any]:
@@ -38,7 +40,7 @@ def slurm_lines(asked: StepResources, site: Site, note: Mapping[str, Any], branc
         note: what is known from earlier attempts, see :func:`raised`.
         branches: branches that the job makes one after the other.
     """
-    memory, minutes = raised(asked, site, note, branches)
+    memory, minutes, _ = raised(asked, site, note, branches)
     lines: list[Any] = [
         ("nodes", 1),
         ("ntasks", 1),
@@ -68,12 +70,12 @@ def htcondor_lines(
         branches: branches that the job makes one after the other.
         token: by which the submission is found again.
     """
-    memory, minutes = raised(asked, site, note, branches)
+    memory, minutes, disk = raised(asked, site, note, branches)
     seconds = minutes * 60
     lines: list[tuple[str, Any]] = [
         ("request_cpus", asked.cores),
         ("request_memory", f"{memory} MB"),
-        ("request_disk", f"{math.ceil(asked.disk * 1000)} MB"),
+        ("request_disk", f"{disk} MB"),
         (f"+{TOKEN}", f'"{token}"'),
         ("batch_name", "-".join(token.split("-")[:3])),
     ]

@@ -76,7 +76,8 @@ def summary_lines(
             lines.append(f"    {why}")
         elif not log.is_file():
             lines.append("    no log was written: the worker may not see the store (`pidml doctor` asks one)")
-        lines.append(f"    job {job['job_id']}, log {log}")
+        taken = str(job["job_id"])[:1].isdigit()
+        lines.append(f"    {'job ' + str(job['job_id']) if taken else 'not taken by the scheduler'}, log {log}")
     if len(failed) > LISTED:
         rest = [branch for job in list(failed.values())[LISTED:] for branch in job["branches"]]
         lines.append(f"… and branches {', '.join(map(str, rest[:200]))}{' …' if len(rest) > 200 else ''}")
@@ -93,6 +94,6 @@ def _attempts(note: Mapping[str, Any]) -> str:
     history = note.get("history", [])
     if len(history) < 2:
         return ""
-    said = [f"memory raised {note['memory']:g}-fold"] if note.get("memory", 1) > 1 else []
-    said += [f"time raised {note['time']:g}-fold"] if note.get("time", 1) > 1 else []
+    raised = ("memory", "time", "disk")
+    said = [f"{what} raised {note[what]:g}-fold" for what in raised if note.get(what, 1) > 1]
     return f" ({'; '.join([f'{len(history)} attempts', *said])})"

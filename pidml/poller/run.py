@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pidml.alicetraint.jobs import JOB_DIR_VARIABLE, JobDirectory
+from pidml.batch.leftover import cancel_jobs_of
 from pidml.errors import DiskFull, PidmlError
 from pidml.law_command import law_command, law_environment
 from pidml.poller.disk import check_room, free_bytes
@@ -18,6 +19,7 @@ from pidml.poller.signals import Signals
 from pidml.poller.verdict import Reason, Verdict, judge, no_room
 from pidml.secret import mask_file
 from pidml.settings import Settings
+from pidml.store import index_key
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Supervision:
         self.limits = settings.limits
         self.signals = signals
         self._meanwhile = meanwhile
+        self._out_of_time = False
         self._stopping_since: float | None = None
         self._ending_since: float | None = None
         self._verdict: Verdict | None = None
@@ -81,11 +84,22 @@ class Supervision:
             code = process.finish()
             if process.guard_killed:
                 end_leftovers(self.job.path)
+            if self._out_of_time:
+                self._cancel_batch_jobs()
             self.job.stop_file.unlink(missing_ok=True)
             self._mask_log()
         if code == 0:
             return Verdict("completed")
         return self._verdict or judge(self.job, code)
+
+    def _cancel_batch_jobs(self) -> None:
+        """A job that has failed for its time waits for nothing: what it left on a batch system would run for nobody."""
+        try:
+            count = cancel_jobs_of(self.settings.store, index_key(str(self.job.task_id)))
+        except PidmlError as error:
+            logger.error("task %d: its jobs stay on the batch system: %s", self.job.task_id, error)
+        else:
+            logger.info("task %d: %d of its jobs were taken off the batch system", self.job.task_id, count)
 
     def _mask_log(self) -> None:
         if self.settings.secret is not None and mask_file(self.job.log_file, self.settings.secret):
@@ -119,6 +133,7 @@ class Supervision:
         if self.limits.wall_clock and elapsed > self.limits.wall_clock:
             hours = self.limits.wall_clock / 3600
             what = f"the job ran longer than {hours:g} h"
+            self._out_of_time = True
             self._end(process, Verdict("failed", Reason("P600", what, "make it smaller, or raise PIDML_JOB_HOURS")))
         if self._meanwhile is not None:
             self._meanwhile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,13 @@ def test_accounting_of_slurm() -> None:
         ({"JobStatus": 5, "HoldReasonCode": 26, "HoldReason": "memory usage above"}, State.failed, Cause.memory, True),
         ({"JobStatus": 5, "HoldReasonCode": 47, "HoldReason": "x"}, State.failed, Cause.time, True),
         ({"JobStatus": 5, "HoldReasonCode": 13, "HoldReason": "Transfer output"}, State.failed, Cause.lost, True),
+        ({"JobStatus": 5, "HoldReasonCode": 21, "HoldReason": "disk usage exceeded"}, State.failed, Cause.disk, True),
+        (
+            {"JobStatus": 5, "HoldReasonCode": 34, "HoldReason": "Job has gone over request_disk"},
+            State.failed,
+            Cause.disk,
+            True,
+        ),
         ({"JobStatus": 3, "RemoveReason": "via condor_rm (by user a)"}, State.failed, Cause.cancelled, False),
         (
             {"JobStatus": 3, "RemoveReason": "Job removed by SYSTEM_PERIODIC_REMOVE due to wall time exceeded"},
@@ -133,10 +141,13 @@ def test_a_journal_survives_half_a_line(tmp_path: Path) -> None:
 
 
 def test_resources_are_raised_within_the_sites_limits() -> None:
-    asked = StepResources(memory=2.0, time=4.0)
-    assert raised(asked, Site(), {}) == (2000, 240)
-    assert raised(asked, Site(), {"memory": 4.0, "time": 2.0}) == (8000, 480)
-    assert raised(asked, Site(max_memory=3.0, max_time=6.0), {"memory": 4.0, "time": 2.0}) == (3000, 360)
+    asked = StepResources(memory=2.0, time=4.0, disk=10.0)
+    assert raised(asked, Site(), {}) == (2000, 240, 10000)
+    assert raised(asked, Site(), {"memory": 4.0, "time": 2.0, "disk": 2.0}) == (8000, 480, 20000)
+    limited = Site(max_memory=3.0, max_time=6.0)
+    assert raised(asked, limited, {"memory": 4.0, "time": 2.0}) == (3000, 360, 10000)
+    assert raised(asked, limited, {"time": 2.0}, branches=3) == (2000, 720, 10000), "never less than was asked for"
+    assert raised(asked, Site(max_time=20.0), {"time": 2.0}, branches=3) == (2000, 1200, 10000)
 
 
 def test_job_files_say_what_was_asked_for() -> None:
@@ -213,6 +224,12 @@ def test_a_store_that_workers_cannot_see_is_refused(tmp_path: Path) -> None:
             preflight.check_store(Site(), folder)
         finally:
             folder.rmdir()
+
+
+def test_several_runs_check_the_store_at_the_same_time(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: preflight.check_store(Site(), tmp_path), range(100)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.ENOSPC])

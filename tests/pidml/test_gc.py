@@ -218,7 +218,7 @@ def test_what_jobs_in_a_queue_and_their_rerun_need_stays(store: Store, tmp_path:
     journal = works["d"] / "submitted.jsonl"
     if elsewhere:  # `submit_dir` of a profile
         journal = tmp_path / "submit" / "Train" / ("d" * 12) / "submitted.jsonl"
-    registry = Registry(store.root / ".batch" / "Train", "a run", "slurm", journal)
+    registry = Registry(store.root / ".batch" / "Train", "a job", journal.with_name("state.json"), "slurm", journal)
     registry.write({"pidml-Train-0-d-1": [A]})
     assert f"Train/{'d' * 12}.work" not in names(store)
     assert f"Train/{'e' * 12}.work" in names(store)

@@ -1,11 +1,15 @@
 """Limits of the machine: room on the disk, and the time of a job."""
 
 import os
+import subprocess
 
 import pytest
 from support.poller import failure_text, run
+from support.schedulers.standin import StandIn
 
 from pidml.alicetraint.jobs import job_directory
+from pidml.batch.journal import Journal, new_token
+from pidml.batch.registry import Registry
 from pidml.errors import DiskFull
 from pidml.server.protocol import TaskStatus
 
@@ -50,3 +54,33 @@ def test_a_job_that_runs_too_long_is_ended(machine, plan):
     counts = run(machine.with_limits(wall_clock=0.5))
     assert counts.failed == 1
     assert "ran longer than" in failure_text(machine, task)
+
+
+def batch_job(store, task):
+    """Submit a job as a step of a task would, and write it down likewise; returns the file that tells of it."""
+    token, work = new_token("Train", 0, "0123456789ab"), store / "Train" / "0123456789ab.work"
+    work.mkdir(parents=True, exist_ok=True)
+    lines = [f"job-name={token}", f"output={work}/log", "mem=1000M", "time=60", "cpus-per-task=1"]
+    (work / "job.sh").write_text("\n".join(["#!/bin/sh", *(f"#SBATCH --{line}" for line in lines), ""]))
+    answer = subprocess.run(["sbatch", str(work / "job.sh")], capture_output=True, text=True, check=True).stdout
+    Journal(work / f"{task}.jsonl").submitted(token, int(answer.split()[-1]))
+    folder = store / ".batch" / "Train"
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = Registry(folder, f"task-{task}", work / f"{task}.json", "slurm", work / f"{task}.jsonl")
+    registry.write({token: ["0123456789ab"]})
+    return registry.path
+
+
+def test_a_job_that_runs_too_long_leaves_nothing_on_the_batch_system(machine, plan, tmp_path, monkeypatch):
+    plan(seconds=60)
+    [task] = machine.queue()
+    scheduler = StandIn(tmp_path / "spool", slots=4)
+    scheduler.faults["Train"] = ["RUNNING:60"] * 2
+    monkeypatch.setenv("PATH", scheduler.environment["PATH"])
+    with scheduler.running():
+        own, other = (batch_job(machine.settings.store, number) for number in (task, task + 1))
+        assert run(machine.with_limits(wall_clock=0.5)).failed == 1
+        scheduler.wait_for(lambda: scheduler.jobs()[0]["state"] == "CANCELLED")
+        assert scheduler.jobs()[1]["state"] == "RUNNING", "that of another task"
+    assert not own.exists()
+    assert other.exists()

@@ -216,32 +216,6 @@ def test_only_one_submitter_at_a_time(farm: Farm) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_can_be_cancelled(farm: Farm) -> None:
-    for branch in range(4):
-        farm.fail(branch, "RUNNING:60")
-    process = farm.start("slurm")
-    farm.scheduler.wait_for(lambda: len(farm.scheduler.jobs()) == 4)
-    farm.scheduler.wait_for(lambda: farm.scheduler.calls("squeue") > 0)
-    kill_group(process)
-    done = farm.run("slurm", "--cancel-jobs")
-    assert done.returncode == 0, done.stdout + done.stderr
-    farm.scheduler.wait_for(lambda: all(job["state"] == "CANCELLED" for job in farm.scheduler.jobs()))
-
-
-@pytest.mark.slow
-def test_two_hundred_branches(tmp_path: Path) -> None:
-    farm = Farm(tmp_path, branches=200)
-    farm.scheduler.slots = 50
-    with farm.scheduler.running():
-        done = farm.run("slurm")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(farm.submissions()) == 200
-    assert set(farm.submissions().values()) == {1}
-    state = json.loads(next(farm.store.glob("DownloadAOD/*.work/slurm_jobs*.json")).read_text())
-    assert len(state["jobs"]) == 200
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_secret_and_no_profile_reaches_a_job(farm: Farm, kind: str) -> None:
     done = farm.run(kind, MACHINE_SECRET_KEY="machine-key-1", PIDML_SERVER_TOKEN="admin-token-2", PIDML_GRID="sandbox")

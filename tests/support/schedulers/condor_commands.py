@@ -16,6 +16,7 @@ _STATUS = {"PENDING": 1, "RUNNING": 2, "CANCELLED": 3, "COMPLETED": 4, "FAILED":
 _HOLDS = {
     "OUT_OF_MEMORY": (34, "Error from slot1@node1: Job has gone over cgroup memory limit"),
     "TIMEOUT": (47, "The job exceeded allowed execute duration"),
+    "OVER_DISK": (21, "disk usage exceeded request_disk"),
     "HELD": (13, "Transfer input files failure at the execution point"),
 }
 
@@ -27,6 +28,8 @@ def condor_submit(arguments: list[str]) -> None:
     lines = []
     for line in Path(arguments[-1]).read_text().splitlines():
         if line.strip() == "queue":
+            if len(lines) == int(spool.setting("refuse_after", "-1")):
+                sys.exit("ERROR: Failed to parse command file (line 17).")
             lines.append(_take(dict(values)))
         elif "=" in line:
             key, _, value = line.partition("=")
@@ -48,6 +51,7 @@ def _take(values: dict[str, str]) -> int:
         "command": [f"./{executable.name}", *values.get("arguments", "").split()],
         "inputs": [str(path) for path in inputs],
         "cwd": "", "log": values.get("output", "/dev/null"), "memory": float(values["request_memory"].split()[0]),
+        "disk": float(values["request_disk"].split()[0]),
         "minutes": float(values.get("allowed_execute_duration", 1e9)) / 60, "cores": values["request_cpus"],
         "env": environment, "state": "PENDING", "code": 0, "signal": 0, "reason": "None", "starts": 0,
         "submitted": time.time(), "ended": 0.0, "values": values,
@@ -81,11 +85,13 @@ def _show(arguments: list[str], history: bool) -> None:
         text = arguments[arguments.index("-constraint") + 1]
         wanted = set(re.search(r'"(.*)"', text).group(1).split(","))  # type: ignore[union-attr]
         jobs = [job for job in spool.all_jobs() if job["name"] in wanted]
+        if history and len(jobs) < len(wanted) and "-since" not in arguments and spool.setting("long_history"):
+            sys.exit("all of a long history was read, which took hours")
     else:
         numbers = [word.split(".")[0] for word in arguments if re.fullmatch(r"\d+\.\d+", word)]
         jobs = [job for number in numbers if (job := spool.load(number))]
     gone = {"COMPLETED", "FAILED", "CANCELLED"}
-    ads = [_ad(job) for job in jobs if (job["state"] in gone) == history]
+    ads = [_ad(job) for job in spool.visible(jobs) if (job["state"] in gone) == history]
     if ads:
         names = arguments[arguments.index("-attributes") + 1].split(",")
         print(json.dumps([{key: value for key, value in ad.items() if key in names} for ad in ads]))

@@ -30,10 +30,10 @@ def options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     return found, rest
 
 
-def partitions() -> dict[str, tuple[str, str]]:
-    """Return name → (time limit, generic resources)."""
-    rows = (line.split("|") for line in spool.setting("partitions", "main*|infinite|(null)").splitlines())
-    return {name: (limit, gres) for name, limit, gres in rows}
+def partitions() -> dict[str, tuple[str, str, int]]:
+    """Return name → (time limit, generic resources, memory of the largest node in MB)."""
+    rows = (line.split("|") for line in spool.setting("partitions", "main*|infinite|(null)|64000").splitlines())
+    return {name: (limit, gres, int((*memory, "64000")[0])) for name, limit, gres, *memory in rows}
 
 
 def sbatch(arguments: list[str]) -> None:
@@ -48,6 +48,8 @@ def sbatch(arguments: list[str]) -> None:
     asked, _ = options(re.findall(r"^#SBATCH (.+)$", text, re.MULTILINE))
     asked |= given
     _check_partition(asked)
+    if float(asked["mem"].rstrip("M")) > float(spool.setting("largest_node", "inf")):
+        sys.exit("sbatch: error: Batch job submission failed: Requested node configuration is not available")
     number = spool.next_id()
     exported = {key: os.environ[key] for key in asked.get("export", "").split(",") if key in os.environ}
     body = spool.SPOOL / "scripts" / f"{number}.sh"
@@ -82,9 +84,9 @@ def _test_only(asked: dict[str, str]) -> None:
 
 def _selected(given: dict[str, str]) -> list[dict]:
     if "jobs" in given:
-        return [job for number in given["jobs"].split(",") if (job := spool.load(number))]
+        return spool.visible([job for number in given["jobs"].split(",") if (job := spool.load(number))])
     names = set(given["name"].split(","))
-    return [job for job in spool.all_jobs() if job["name"] in names]
+    return spool.visible([job for job in spool.all_jobs() if job["name"] in names])
 
 
 def squeue(arguments: list[str]) -> None:
@@ -92,7 +94,10 @@ def squeue(arguments: list[str]) -> None:
     spool.fail_if_down(_DOWN)
     given, _ = options(arguments)
     age = float(spool.setting("min_job_age", "300"))
-    recent = [job for job in _selected(given) if not job["ended"] or time.time() - job["ended"] < age]
+    chosen = _selected(given)
+    if any(spool.setting("bad_name", "-") in job["name"] for job in chosen) and spool.use_up("bad_answers"):
+        sys.exit("slurm_load_jobs error: Socket timed out on send/recv operation")
+    recent = [job for job in chosen if not job["ended"] or time.time() - job["ended"] < age]
     if not recent and "jobs" in given and "," not in given["jobs"]:
         sys.exit("slurm_load_jobs error: Invalid job id specified")
     for job in recent:
@@ -108,6 +113,8 @@ def sacct(arguments: list[str]) -> None:
     given, _ = options(arguments)
     for job in _selected(given):
         state = "CANCELLED by 0" if job["state"] == "CANCELLED" else job["state"]
+        if spool.setting("never_closed", "-") in job["name"]:
+            state = "RUNNING"
         fields = {
             "JobIDRaw": job["id"], "State": state, "ExitCode": f"{job['code']}:{job['signal']}",
             "Reason": job["reason"], "NodeList": "node1", "JobName": job["name"],
@@ -125,8 +132,8 @@ def scancel(arguments: list[str]) -> None:
 def sinfo(_: list[str]) -> None:
     """List partitions."""
     spool.fail_if_down(_DOWN)
-    for name, (limit, gres) in partitions().items():
-        print(f"{name}|{limit}|{gres}")
+    for name, (limit, gres, memory) in partitions().items():
+        print(f"{name}|{limit}|{gres}|{memory}")
 
 
 if __name__ == "__main__":

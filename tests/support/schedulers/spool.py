@@ -18,7 +18,9 @@ from typing import Any
 SPOOL = Path(os.environ.get("STANDIN_SPOOL") or Path(__file__).parent)
 
 #: States in which a job is over.
-ENDED = {"COMPLETED", "FAILED", "OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "HELD"}
+ENDED = {"COMPLETED", "FAILED", "OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "HELD", "OVER_DISK"}
+#: Those that keep a job of HTCondor in the queue: it is held.
+HOLDABLE = {"HELD", "OUT_OF_MEMORY", "TIMEOUT", "OVER_DISK"}
 
 
 def next_id(spool: Path = SPOOL) -> int:
@@ -73,7 +75,7 @@ def fail_if_down(message: str) -> None:
     """End the command with an error while the scheduler is said to be down."""
     with (SPOOL / "calls").open("a") as stream:
         stream.write(f"{time.time():.3f} {sys.argv[1]}\n")
-    if (SPOOL / "settings" / "down").exists():
+    if (SPOOL / "settings" / "down").exists() or use_up(f"fail_{sys.argv[1]}"):
         sys.exit(message)
 
 
@@ -85,11 +87,25 @@ def kill_submitter_at(number: int) -> None:
 
 
 def answer_lost() -> bool:
-    """Tell whether the answer to this submission is to be lost; each call uses up one."""
-    path = SPOOL / "settings" / "lose_answers"
-    with (SPOOL / "counter.lost").open("a") as lock:
+    """Tell whether the answer to this submission is to be lost; nothing may be answered for a while after that."""
+    if not use_up("lose_answers"):
+        return False
+    for name in ("squeue", "condor_q"):
+        (SPOOL / "settings" / f"fail_{name}").write_text(setting("then_deaf", "0"))
+    return True
+
+
+def use_up(name: str) -> bool:
+    """Tell whether this is still one of so many times; each call uses up one."""
+    with (SPOOL / "counter.left").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        left = int(setting("lose_answers", "0"))
+        left = int(setting(name, "0"))
         if left:
-            path.write_text(str(left - 1))
+            (SPOOL / "settings" / name).write_text(str(left - 1))
         return left > 0
+
+
+def visible(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the jobs that the scheduler lists at the moment."""
+    hidden = setting("hidden")
+    return [job for job in jobs if not hidden or hidden not in job["name"]]

@@ -42,8 +42,8 @@ class StandIn:
     slots: int = 2
     instead: Callable[[dict[str, Any]], int] | None = None
     #: Pattern of job names → what befalls the attempts, one after the other: a state such as ``NODE_FAIL`` or ``HELD``,
-    #: ``memory:3000`` (MB that it really needs), ``minutes:90``, ``exit:60``, ``vanish``, ``SUSPENDED:2`` or
-    #: ``RUNNING:2`` (for so many seconds before it does anything), or "" for nothing.
+    #: ``memory:3000`` or ``disk:30000`` (MB that it really needs; disk on HTCondor), ``minutes:90``, ``exit:60``,
+    #: ``vanish``, ``SUSPENDED:2`` or ``RUNNING:2`` (for so many seconds before it does anything), or "" for nothing.
     faults: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,6 +163,8 @@ class StandIn:
         kind, _, amount = fault.partition(":")
         if kind == "memory" and job["memory"] < float(amount):
             self._change(job, "OUT_OF_MEMORY", reason="OutOfMemory")
+        elif kind == "disk" and job["disk"] < float(amount):
+            self._change(job, "OVER_DISK")
         elif kind == "minutes" and job["minutes"] < float(amount):
             self._change(job, "TIMEOUT", reason="TimeLimit")
         elif kind == "exit":
@@ -207,7 +209,7 @@ class StandIn:
 
     def _cancel(self, number: int) -> None:
         job = self._jobs.get(number)
-        if job is None or job["state"] in spool.ENDED - {"HELD", "OUT_OF_MEMORY", "TIMEOUT"}:
+        if job is None or job["state"] in spool.ENDED - spool.HOLDABLE:
             return
         self._change(job, "CANCELLED")
         if number in self._processes:
