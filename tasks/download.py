@@ -55,8 +55,11 @@ class DownloadAOD(OfFiles, RemoteWorkflow):
 
     def bytes_to_write(self) -> int:
         """Sizes of the missing files and of the tables made of them, as far as the job says; local ones are linked."""
-        from pidml.batch.disks import bytes_of
+        from pidml.batch.disks import bytes_of, room
 
+        everything = bytes_of(self.branch_map.values())
+        if not everything or (self.store.root.is_dir() and everything < room(self.store.root)[0] / 2):
+            return everything  # looking at thousands of branches takes seconds, and is not needed
         return bytes_of(file for branch, file in self.branch_map.items() if not self.as_branch(branch).complete())
 
     def make(self, out: Path) -> dict[str, Any]:
