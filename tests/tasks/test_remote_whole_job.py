@@ -59,22 +59,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
     return Local(job, arrays, metrics)
 
 
-@pytest.mark.scheduler
-@pytest.mark.parametrize("kind", ["slurm", "htcondor"])
-def test_the_same_outputs_on_a_real_scheduler(
-    local: Local, tmp_path: Path, kind: str, request: pytest.FixtureRequest
-) -> None:
-    scheduler: Daemons = request.getfixturevalue(kind)
-    store = tmp_path / "store"
-    run_job(store, local.job, PIDML_SITE=PROFILES[kind], **scheduler.environment)
-    assert results(store) == (local.arrays, local.metrics)
-    assert scheduler.jobs(store) == [(name, "COMPLETED") for name, _ in scheduler.jobs(store)]
-    assert {"-".join(name.split("-")[1:3]): 1 for name, _ in scheduler.jobs(store)} == JOBS
-    assert len(scheduler.jobs(store)) == len(JOBS)
-    log = next(store.glob("Train/*.job.log")).read_text()
-    assert "task exit code: 0" in log
-
-
 def test_the_same_outputs_on_stand_in_commands(local: Local, tmp_path: Path) -> None:
     scheduler = StandIn(tmp_path / "spool")
     with scheduler.running():
@@ -84,16 +68,35 @@ def test_the_same_outputs_on_stand_in_commands(local: Local, tmp_path: Path) -> 
     assert results(tmp_path / "store") == (local.arrays, local.metrics)
 
 
-def test_the_same_outputs_in_an_experiment_folder(local: Local, tmp_path: Path) -> None:
-    folder = create_experiment(tmp_path / "experiment", "slurm", "sandbox")
+def run_in_folder(local: Local, tmp_path: Path, profile: str, environment: dict[str, str]) -> Path:
+    """Make an experiment folder with `pidml init`'s own function and run the job there; returns the folder."""
+    folder = create_experiment(tmp_path / "experiment", profile, "sandbox")
     (folder / "job.yaml").write_text(local.job.read_text())
-    scheduler = StandIn(tmp_path / "spool")
     command = [str(folder / "run.sh"), "law", "run", "Benchmark", "--job", str(folder / "job.yaml")]
-    with scheduler.running():
-        done = subprocess.run(
-            command, env=os.environ | scheduler.environment, cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=500, check=False,
-        )  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | environment, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert len(scheduler.jobs()) == len(JOBS)
     assert results(folder / "store") == (local.arrays, local.metrics)
+    return folder
+
+
+def test_the_same_outputs_in_an_experiment_folder(local: Local, tmp_path: Path) -> None:
+    scheduler = StandIn(tmp_path / "spool")
+    with scheduler.running():
+        run_in_folder(local, tmp_path, "slurm", scheduler.environment)
+    assert len(scheduler.jobs()) == len(JOBS)
+
+
+@pytest.mark.scheduler
+@pytest.mark.parametrize("kind", ["slurm", "htcondor"])
+def test_the_same_outputs_in_an_experiment_folder_on_a_real_scheduler(
+    local: Local, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    scheduler: Daemons = request.getfixturevalue(kind)
+    store = run_in_folder(local, tmp_path, PROFILES[kind], scheduler.environment) / "store"
+    jobs = scheduler.jobs(store)
+    assert {"-".join(name.split("-")[1:3]): 1 for name, _ in jobs} == JOBS
+    assert [state for _, state in jobs] == ["COMPLETED"] * len(JOBS), "each job once"
+    assert "task exit code: 0" in next(store.glob("Train/*.job.log")).read_text()
