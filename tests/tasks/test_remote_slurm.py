@@ -84,3 +84,17 @@ def test_a_node_that_does_not_see_the_store_is_told_from_others(
     assert "branch 0: the worker could not write the job's log: it must see the store" in done.stdout
     assert "no log was written: the worker may not see the store (`pidml doctor` asks one)" in done.stdout
     assert probe(Site(workflow="slurm"), runs.store).python
+
+
+@pytest.mark.soak
+def test_a_job_over_its_time_gets_more(runs: Runs, slurm: RealSlurm) -> None:
+    runs.write_job(files=1, time=0.01)
+    runs.gate.touch()
+    process = runs.start("--retries", "1")
+    try:
+        slurm.wait_for(lambda: len(runs.jobs()) == 2, seconds=150)
+        runs.gate.unlink()
+        assert process.wait(timeout=90) == 0, runs.said
+    finally:
+        kill_group(process)
+    assert runs.states() == ["TIMEOUT", "COMPLETED"]
