@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 Predict = Callable[[Matrix], Matrix]
 REPEATS = 4
 BACKGROUND = 8
-#: Tracks for which Shapley values are computed at a time.
-CHUNK = 3000
+#: Tracks whose Shapley values are computed at a time: many, as each call costs; few, as they share orders.
+CHUNK = 500
 
 
 def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: JobSpec, out_dir: Path) -> dict[str, Any]:
@@ -51,6 +51,7 @@ def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: Jo
         NoLabels: the data are experimental.
         NoTracks: the test sample is empty, or too small to compare any track with others.
         CorruptFile, TrainingError: a training output is damaged or does not fit the others.
+        ToolMissing: Captum is not installed.
     """
     from pidml.training import load_classifier
 
