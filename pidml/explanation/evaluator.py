@@ -11,7 +11,7 @@ import torch
 from pidml.data.prepared import Scaling
 from pidml.explanation.sample import Matrix
 from pidml.export.onnx_files import write_onnx
-from pidml.export.runtime import run, session
+from pidml.export.runtime import BATCH, run, session
 from pidml.spec.model_sections import Export
 from pidml.training.classifier import Classifier
 
@@ -43,4 +43,5 @@ class Evaluator:
 
     def predict(self, features: Matrix) -> Matrix:
         """Return certainties, float32 (tracks, species), of raw features (tracks, features), NaN for missing."""
-        return run(self.opened, self.scaling.apply(features), threads=self.threads)
+        batch = min(BATCH, -(-len(features) // self.threads))  # no thread without work
+        return run(self.opened, self.scaling.apply(features), batch, self.threads)

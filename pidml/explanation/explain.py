@@ -32,7 +32,7 @@ Predict = Callable[[Matrix], Matrix]
 REPEATS = 4
 BACKGROUND = 8
 #: Tracks whose Shapley values are computed at a time: many, as each call costs; few, as they share orders.
-CHUNK = 500
+CHUNK = 1000
 
 
 def explain_model(prepared: PreparedDataset, train_dirs: Sequence[Path], job: JobSpec, out_dir: Path) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def shapley_values(
             if len(group) > background and len(there):
                 others = ordered[_spread(places, len(group), background, rng)]
                 base[rows] = outputs[others].mean(axis=1, dtype=np.float64)
-                changes = _changes(predict, sample.features, rows, others, there, _orders(len(there), background, rng))
+                orders = _orders(len(there), background, rng)
+                changes = _changes(predict, sample.features, outputs, rows, others, there, orders)
                 found[..., there] = changes.mean(axis=0)
                 squares += _half_difference(changes)
                 count += len(rows) * len(there)
@@ -100,7 +101,9 @@ def _orders(columns: int, background: int, rng: np.random.Generator) -> Index:
     return np.stack([orders, orders[:, ::-1]], axis=1).reshape(background, columns)
 
 
-def _changes(predict: Predict, features: Matrix, rows: Index, others: Index, there: Index, orders: Index) -> Matrix:
+def _changes(
+    predict: Predict, features: Matrix, outputs: Matrix, rows: Index, others: Index, there: Index, orders: Index
+) -> Matrix:
     """Return by how much outputs change as features of ``rows`` replace those of ``others`` one by one.
 
     The result is float32 (background, rows, outputs, features that are ``there``).
@@ -111,20 +114,41 @@ def _changes(predict: Predict, features: Matrix, rows: Index, others: Index, the
         raise ToolMissing(
             f"Shapley values need the package captum: {error}", "install the extra: pip install 'pidml[explain]'"
         ) from error
-
-    def evaluate(given: Tensor) -> Tensor:
-        whole = np.full((len(given), features.shape[1]), np.nan, np.float32)
-        whole[:, there] = given.numpy()
-        return torch.from_numpy(np.ascontiguousarray(predict(whole)))
-
-    method = ShapleyValueSampling(evaluate)
     inputs = torch.from_numpy(features[np.ix_(rows, there)])
     found: list[Matrix] = []
     for order, other in zip(orders, others.T, strict=True):
+        method = ShapleyValueSampling(_Walk(predict, features, outputs, rows, other, there))
         method.permutation_generator = lambda *_, order=order: iter([order.tolist()])
         baselines = torch.from_numpy(features[np.ix_(other, there)])
         found.append(method.attribute(inputs, baselines=baselines, n_samples=1).numpy())
     return np.stack(found)
+
+
+class _Walk:
+    """What Captum evaluates from the background to the tracks: only what a step changed, and neither of the ends."""
+
+    def __init__(
+        self, predict: Predict, features: Matrix, outputs: Matrix, rows: Index, others: Index, there: Index
+    ) -> None:
+        self._predict, self._there = predict, there
+        self._known, self._end, self._end_gives = features[others], features[rows], outputs[rows]
+        self._gives = outputs[others]
+
+    def __call__(self, given: Tensor) -> Tensor:
+        now = self._known.copy()
+        now[:, self._there] = given.numpy()
+        arrived = _same(now, self._end)
+        changed = np.flatnonzero(~arrived & ~_same(now, self._known))
+        gives = np.where(arrived[:, None], self._end_gives, self._gives)
+        if len(changed):
+            gives[changed] = self._predict(now[changed])
+        self._known, self._gives = now, gives
+        return torch.from_numpy(gives)
+
+
+def _same(one: Matrix, other: Matrix) -> NDArray[np.bool_]:
+    """Return which rows are the same, missing values being the same as each other."""
+    return np.asarray(((one == other) | np.isnan(one)).all(axis=1))
 
 
 def _half_difference(changes: Matrix) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,13 +75,13 @@ class Daemons:
         logs = [*self.folder.glob("*.log"), *self.folder.glob("log/*Log")]
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start a daemon that ends with the tests, even if these are killed; ``inside`` is a command that runs it."""
         environment = os.environ | self.environment
         program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        whole = [*inside, "setpriv", "--pdeathsig", "TERM", "--", program, *command[1:]]
         with (self.folder / f"{Path(command[0]).name}.out.log").open("wb") as out:
-            process = subprocess.Popen(
-                [program, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-            )
+            process = subprocess.Popen(whole, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         self._processes.append(process)
         return process
 

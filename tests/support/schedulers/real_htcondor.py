@@ -63,7 +63,7 @@ class RealHTCondor(Daemons):
             (self.folder / "bin" / name).chmod(0o755)
         self._configure()
         try:
-            self._start(*self._become, str(self.prefix / "sbin" / "condor_master"), "-f")
+            self._start(str(self.prefix / "sbin" / "condor_master"), "-f", inside=self._become)
             self.wait_for(lambda: "slot1" in (self.ask("condor_status", "-af", "Name") or ""))
             yield self
         finally:

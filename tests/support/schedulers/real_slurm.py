@@ -121,7 +121,7 @@ class RealSlurm(Daemons):
         ended = self._processes.pop()
         ended.terminate()
         ended.wait(timeout=20)
-        self._start(*inside, shutil.which("slurmd", path=self.environment["PATH"]) or "slurmd", "-D", "-c")
+        self._start("slurmd", "-D", "-c", inside=inside)
         self.set_node("RESUME")
         self.wait_for(lambda: "idle" in (self.ask("sinfo", "--noheader", "--format=%T") or ""))
 
