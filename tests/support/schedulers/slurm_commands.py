@@ -95,7 +95,8 @@ def squeue(arguments: list[str]) -> None:
     given, _ = options(arguments)
     age = float(spool.setting("min_job_age", "300"))
     chosen = _selected(given)
-    if any(spool.setting("bad_name", "-") in job["name"] for job in chosen) and spool.use_up("bad_answers"):
+    part = spool.setting("bad_name")
+    if part and any(part in job["name"] for job in chosen) and spool.use_up("bad_answers"):
         sys.exit("slurm_load_jobs error: Socket timed out on send/recv operation")
     recent = [job for job in chosen if not job["ended"] or time.time() - job["ended"] < age]
     if not recent and "jobs" in given and "," not in given["jobs"]:
@@ -113,7 +114,7 @@ def sacct(arguments: list[str]) -> None:
     given, _ = options(arguments)
     for job in _selected(given):
         state = "CANCELLED by 0" if job["state"] == "CANCELLED" else job["state"]
-        if spool.setting("never_closed", "-") in job["name"]:
+        if (part := spool.setting("never_closed")) and part in job["name"]:
             state = "RUNNING"
         fields = {
             "JobIDRaw": job["id"], "State": state, "ExitCode": f"{job['code']}:{job['signal']}",
