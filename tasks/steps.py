@@ -63,9 +63,13 @@ def others_of(step: Step) -> list[Step]:
 
 
 def outputs_of(task: JobTask) -> dict[str, list[str]]:
-    """Return the addresses of a job's outputs, of steps on request too: step name → digests of its branches."""
+    """Return the addresses of a job's outputs, of steps on request too: step name → digests of its branches.
+
+    Steps that have no branch in this job, as TrainReplicas without replicas, are left out.
+    """
     steps = {name: cls.req(task) for name, cls in BY_NAME.items()}
-    return {
+    found = {
         name: [part.digest for about in (step, *others_of(step)) for part in branches_of(about)]
         for name, step in steps.items()
     }
+    return {name: digests for name, digests in found.items() if digests}

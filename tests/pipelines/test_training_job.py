@@ -19,7 +19,7 @@ from support.small_job import kill_group, law_run, law_start, outputs, python, w
 
 from pidml.law_command import law_environment
 from pidml.resources import ROOT
-from pidml.species import TARGETS
+from pidml.species import TARGET_NAMES, TARGETS
 from tasks.steps import STEPS
 
 NAMES = [step.__name__ for step in STEPS]
@@ -71,6 +71,18 @@ def test_a_rerun_does_nothing_and_takes_seconds(finished: tuple[Path, Path]) -> 
     assert result.stdout == ""
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == before
     assert seconds < 10  # 2 s on an idle machine; benchmarks/overhead.py measures
+
+
+def test_pidml_run_shows_what_the_job_achieved(finished: tuple[Path, Path]) -> None:
+    job, store = finished
+    done = python("-m", "pidml", "run", str(job), env=law_environment(store), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in TARGET_NAMES)
+    places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(("report", "bundle")))
+    assert Path(places["report"]).is_file()
+    assert (Path(places["bundle"]) / "manifest.json").is_file()
+    steps = json.loads(next((store / "index").glob("*.json")).read_text())["steps"]
+    assert all(digests for _, digests in steps), "a step without outputs is none of the job's"
 
 
 def test_print_status_shows_every_step_and_needs_no_heavy_import(finished: tuple[Path, Path]) -> None:
