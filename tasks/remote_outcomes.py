@@ -4,8 +4,8 @@ Faults of law 0.1.21 that are worked around here:
 
 - A job that failed after its outputs were there is repeated; outputs that a network file system shows late count as
   missing. → outputs decide, and may be late.
-- The first failure ends the run although others go on; ``--acceptance 10`` counts jobs here and branches there.
-  → the run waits for all jobs; branches count.
+- The first failure ends the run although others go on; ``--tolerance`` has no effect without ``--acceptance``, and
+  ``--acceptance 10`` counts jobs here and branches there. → the run waits for all jobs; branches count.
 """
 
 from __future__ import annotations

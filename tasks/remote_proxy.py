@@ -1,16 +1,13 @@
 """The course of a workflow on a batch system: what law does, with what it gets wrong put right.
 
-Faults of law 0.1.21 that are worked around here (those of single commands are in :mod:`tasks.remote_manager`):
+Faults of law 0.1.21 that are worked around here (those of single commands are in :mod:`tasks.remote_manager`, those of
+what is made of answers, ``--tolerance`` among them, in :mod:`tasks.remote_outcomes`):
 
 - The state file is written in place and only every 50 submissions: a kill loses jobs, which are then submitted twice,
   or leaves half a file. → written atomically; every submission is in a journal; what is in neither is looked for.
 - A job out of retries is submitted once more while others run (``submit`` gets all newly failed jobs). → filtered.
 - Retries are counted per process, and failed jobs of an earlier run count as one. → counted in the state file; a new
   run starts anew with what failed.
-- A job that failed after its outputs were there is repeated; outputs that a network file system shows late count as
-  missing. → outputs decide, and may be late.
-- The first failure ends the run although others go on; ``--tolerance`` has no effect without ``--acceptance``.
-  → the run waits for all jobs, and tolerance means what it says.
 """
 
 from __future__ import annotations

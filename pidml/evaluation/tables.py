@@ -32,6 +32,17 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def tree_of(flat: pd.DataFrame, value: Sequence[str], *keys: str) -> dict[str, Any]:
+    """Return nested dictionaries by the columns ``keys`` with the columns ``value`` in the innermost."""
+    tree: dict[str, Any] = {}
+    for row in flat.to_dict("records"):
+        place = tree
+        for key in keys:
+            place = place.setdefault(row[key], {})
+        place |= {name: row[name] for name in value}
+    return tree
+
+
 def plain(value: Any) -> Any:
     """Return nested data with NumPy types turned into Python's and NaN or infinity into None."""
     if isinstance(value, dict):

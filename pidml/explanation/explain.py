@@ -15,7 +15,7 @@ from pidml.atomic import atomic_file, write_json
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import NoTracks
 from pidml.evaluation.labelled import labelled_test
-from pidml.evaluation.tables import plain
+from pidml.evaluation.tables import plain, tree_of
 from pidml.evaluation.working_points import WorkingPoints, at_pt, read_working_points
 from pidml.explanation import tables
 from pidml.explanation.evaluator import Evaluator
@@ -138,8 +138,8 @@ def _record(
         "background": BACKGROUND,
         "shapley_error": dict(zip(TARGET_NAMES, estimate.error, strict=True)),
         "thresholds": thresholds.rule.rule if isinstance(thresholds, WorkingPoints) else None,
-        "permutation": tables.nested(
+        "permutation": tree_of(
             permuted, ("baseline", "importance", "error"), "species", "selection", "subject", "figure"
         ),
-        "shapley": tables.nested(shapley, ("mean_abs", "error", "tracks"), "species", "selection", "subject"),
+        "shapley": tree_of(shapley, ("mean_abs", "error", "tracks"), "species", "selection", "subject"),
     }  # fmt: skip

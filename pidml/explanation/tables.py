@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,14 +64,3 @@ def _size(values: Matrix) -> NDArray[np.float64]:
     """Return the absolute sums of the values of tracks that have any, float64."""
     there = ~np.isnan(values).all(axis=1)
     return np.asarray(np.abs(np.nansum(values[there], axis=1, dtype=np.float64)))
-
-
-def nested(flat: pd.DataFrame, value: Sequence[str], *keys: str) -> dict[str, Any]:
-    """Return nested dictionaries by the columns ``keys`` with the columns ``value`` in the innermost."""
-    tree: dict[str, Any] = {}
-    for row in flat.to_dict("records"):
-        place = tree
-        for key in keys:
-            place = place.setdefault(row[key], {})
-        place |= {name: row[name] for name in value}
-    return tree

@@ -11,7 +11,7 @@ import numpy as np
 from pidml.data.folds import HELD_OUT, FoldedDataset
 from pidml.data.prepared import PreparedDataset, Split, rows_of
 from pidml.evaluation import metrics
-from pidml.evaluation.counts import TARGET_PDG, Outcome, truth_matrix
+from pidml.evaluation.counts import TARGET_PDG, SelectionCounts
 from pidml.evaluation.labelled import labelled_test
 from pidml.evaluation.results import CHUNK, Scores, score_table
 from pidml.evaluation.working_points import WorkingPoints, read_working_points
@@ -22,6 +22,7 @@ from pidml.species import TARGET_NAMES
 if TYPE_CHECKING:
     from pidml.training import Classifier
 
+_ALL_MOMENTA = (0.0, np.inf)
 FIGURES = ("f1", "purity", "efficiency", "auc")
 
 #: Sample → species → figure of merit → value; NaN where undefined.
@@ -74,17 +75,16 @@ def judged(sample: Split, scores: Scores, points: WorkingPoints) -> dict[str, di
         scores: their certainties, float32 (tracks, 6).
         points: from which certainty a track is accepted.
     """
-    counts = np.zeros((4, len(TARGET_PDG)), np.int64)
+    counts, momenta = SelectionCounts(_ALL_MOMENTA), sample.column("fPt")
     for rows in sample.chunks(CHUNK):
-        limits = points.at(sample.column("fPt")[rows]) if points.bins else points.thresholds.astype(np.float32)
-        truth, selected = truth_matrix(rows_of(sample.pdg, rows)), np.asarray(scores[rows]) >= limits
-        outcomes = (truth & selected, ~truth & selected, truth & ~selected, ~truth & ~selected)
-        counts += np.stack([each.sum(axis=0) for each in outcomes])
-    found = metrics.performance(Outcome(*counts))
+        pt = np.asarray(momenta[rows])
+        together = np.zeros(len(pt), np.uint8)  # patterns are not told apart
+        counts.add(rows_of(sample.pdg, rows), together, pt, np.asarray(scores[rows]) >= points.at(pt))
     pdg = np.asarray(sample.pdg)
     result = {}
     for position, name in enumerate(TARGET_NAMES):
+        found = metrics.performance(counts.total(position))
         auc = metrics.auc(pdg == TARGET_PDG[position], np.ascontiguousarray(scores[:, position]))
-        values = (found.f1.value[position], found.purity.value[position], found.efficiency.value[position], auc)
+        values = (found.f1.value.item(), found.purity.value.item(), found.efficiency.value.item(), auc)
         result[name] = {figure: float(value) for figure, value in zip(FIGURES, values, strict=True)}
     return result

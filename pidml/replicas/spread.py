@@ -14,7 +14,7 @@ from scipy import stats
 from pidml.atomic import atomic_file, write_json
 from pidml.data.folds import HELD_OUT
 from pidml.data.prepared import PreparedDataset
-from pidml.evaluation.tables import plain
+from pidml.evaluation.tables import plain, tree_of
 from pidml.plots import spread as plots
 from pidml.replicas.figures import FIGURES, Figures, figures_of
 from pidml.replicas.plan import COLUMNS, FOLDS, SEEDS, TEST, Replica
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 #: Probability that the difference of two trainings that differ by their seed alone is below ``least_difference``.
 CONFIDENCE = 0.95
+#: Columns that say what a row of the table is about.
+_PLACE = ["varied", "sample", "species", "figure"]
 
 
 def measure_spread(
@@ -65,7 +67,7 @@ def measure_spread(
                 {"seed": replica.seed, "fold": str(replica.fold) if replica.fold else None, "figures": figures}
                 for replica, figures in found.items()
             ],
-            "spread": _nested(spread),
+            "spread": tree_of(spread, list(spread.columns.drop(_PLACE)), *_PLACE),
         }
     )
     record["plots"] = [plots.draw(record, out_dir)]
@@ -104,7 +106,7 @@ def spread_table(found: Mapping[Replica, Figures]) -> pd.DataFrame:
         for name in TARGET_NAMES:
             for figure in FIGURES:
                 values = [by_species[name][figure] for by_species in judged]
-                place = {"varied": varied, "sample": sample, "species": name, "figure": figure}
+                place = dict(zip(_PLACE, (varied, sample, name, figure), strict=True))
                 rows.append(place | spread_of(values, independent=varied == SEEDS))
     return pd.DataFrame(rows)
 
@@ -130,16 +132,6 @@ def spread_of(values: Sequence[float], *, independent: bool) -> dict[str, float]
         "max": float(array.max()),
         "least_difference": float(np.sqrt(2)) * quantile * std if independent else float("nan"),
     }
-
-
-def _nested(spread: pd.DataFrame) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for row in spread.to_dict("records"):
-        place = tree
-        for key in ("varied", "sample", "species", "figure"):
-            place = place.setdefault(row.pop(key), {})
-        place.update({str(key): value for key, value in row.items()})
-    return tree
 
 
 def summary_lines(record: dict[str, Any], figure: str = "f1") -> list[str]:

@@ -123,12 +123,12 @@ def train(
         DomainsDiffer: what is missing tells experimental from simulated tracks, see
             :func:`pidml.training.domains.check_domains`.
         SpeciesAbsent: a species has no example, or nothing else has one.
-        ToolMissing: the library that fits this architecture is not installed.
         Interrupted: ``after_epoch`` asked for a stop; a later call goes on from there.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays in ``work_dir``.
         OutOfMemory: memory does not suffice, however small the parts of a batch are.
         WarmStartError: the weights to start from do not fit.
-        ToolMissing: the network shall be compiled, and there is no compiler.
+        ToolMissing: the library that fits this architecture is not installed, or the network shall be compiled and
+            there is no compiler.
     """
     started = time.perf_counter()
     check_labels(prepared, species)

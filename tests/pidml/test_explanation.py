@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import sys
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.inspection import permutation_importance as of_sklearn
 from sklearn.metrics import roc_auc_score
+from support.explained import NAMES, TPC, reads_tpc_only, sample_of
 from support.prepared_data import write_prepared
 from support.trained import trained
 
@@ -27,40 +26,12 @@ from pidml.explanation import explain_model
 from pidml.explanation.explain import explain
 from pidml.explanation.permutation import FIGURES, SELECTIONS, exchanged, permutation_importance
 from pidml.explanation.sample import Sample, Subject
-from pidml.explanation.shapley import shapley_values
 from pidml.plots import explanation as plots
 from pidml.spec import JobSpec
 from pidml.species import TARGET_NAMES
 from pidml.training import load_classifier
 
-NAMES = tracks.FEATURES
-TPC = NAMES.index("fTPCSignal")
 THRESHOLDS = np.full(6, 0.5)
-
-
-def reads_tpc_only(features):
-    """Certainties that follow the TPC signal and nothing else."""
-    x = features[:, [TPC]] / 60
-    return (1 / (1 + np.exp(-4 * (x - np.linspace(0.8, 1.6, 6))))).astype(np.float32)
-
-
-def identifies(features):
-    """Certainties by the distance of the TPC signal from a curve per species, and by the charge."""
-    p, signal, sign = (np.nan_to_num(features[:, [NAMES.index(each)]]) for each in ("fP", "fTPCSignal", "fSign"))
-    masses = np.array([0.14, 0.494, 0.938])
-    distance = np.log(signal / (50 * (1 + (masses / p) ** 1.6))) / 0.15
-    return np.concatenate([np.exp(-(distance**2) / 2) * (sign * charge > 0) for charge in (1, -1)], 1).astype("f4")
-
-
-def reads_all(sample):
-    """Return a classifier that mixes all features, in products too; missing ones count as 0."""
-    scale = np.nan_to_num(np.nanstd(sample.features, axis=0), nan=1.0).clip(1e-3)
-
-    def predict(features):
-        known = np.nan_to_num(features) / scale
-        return np.tanh(known[:, :6] * known[:, 6:12] + known[:, [1, 2, 3, 13, 14, 15]]).astype(np.float32)
-
-    return predict
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +44,6 @@ def sample(prepared):
     return Sample.draw(prepared.split("test"), NAMES, 1500, seed=1)
 
 
-def shapley(predict, sample, chunk=400, background=8, seed=3):
-    values, outputs = np.zeros((len(sample), 6, len(sample.names)), np.float32), predict(sample.features)
-    found = shapley_values(predict, sample, outputs, values, background=background, chunk=chunk, seed=seed)
-    assert found.explained.all()
-    return values, found.base
-
-
-def sample_of(features):
-    """A sample of the given features, shape (tracks, 16); those alike are found."""
-    kinds = np.unique(np.isnan(features), axis=0, return_inverse=True)[1]
-    alike = tuple(np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1))
-    size, pt = len(features), np.nan_to_num(features[:, 0])
-    return Sample(NAMES, np.arange(size), features, np.full(size, 211), pt, np.zeros(size, np.uint8), alike)
-
-
 def test_the_sample_holds_every_pattern_and_tracks_that_are_alike_lack_the_same(sample, prepared):
     assert set(sample.pattern) == {0, 1, 2, 3}
     assert sorted(np.concatenate(sample.alike)) == list(range(1500))
@@ -96,147 +52,6 @@ def test_the_sample_holds_every_pattern_and_tracks_that_are_alike_lack_the_same(
     test = prepared.split("test")
     np.testing.assert_array_equal(sample.features, test.features[sample.rows])
     np.testing.assert_array_equal(sample.pdg, test.pdg[sample.rows])
-
-
-def test_shapley_values_of_a_classifier_that_reads_one_feature(sample):
-    values, base = shapley(reads_tpc_only, sample)
-    others = np.delete(values, TPC, axis=2)
-    assert np.nanmax(np.abs(others)) == 0
-    np.testing.assert_allclose(values[:, :, TPC], reads_tpc_only(sample.features) - base, atol=1e-6)
-    assert np.abs(values[:, :, TPC]).max() > 0.1
-
-
-def test_shapley_values_add_up_to_the_output_whatever_is_missing(sample):
-    predict = reads_all(sample)
-    values, base = shapley(predict, sample)
-    np.testing.assert_array_equal(np.isnan(values[:, 0]), np.isnan(sample.features))
-    np.testing.assert_allclose(np.nansum(values, axis=2), predict(sample.features) - base, atol=2e-6)
-
-
-def test_shapley_values_of_a_sum_are_known(sample):
-    weights = np.linspace(-1, 1, 16) / np.nanstd(sample.features, axis=0).clip(1e-3)
-
-    def predict(features):
-        total = np.nansum(features * weights, axis=1)
-        return np.repeat(total[:, None], 6, axis=1).astype(np.float32)
-
-    values, base = shapley(predict, sample, chunk=128)
-    for group in sample.alike:  # each value is the weighted distance from the mean of tracks like it
-        there = sample.there(group)
-        own = sample.features[group][:, there] * weights[there]
-        expected = own - (own.sum(axis=0) - own) / (len(group) - 1)
-        spread = own.std(axis=0) / np.sqrt(8)  # if the background were drawn at random
-        difference = values[group, 0][:, there] - expected
-        # Single features have outliers, which few tracks' backgrounds hold: all features together are precise.
-        varying = spread > 1e-6
-        assert np.mean((difference[:, varying] / spread[varying]) ** 2) < 1
-        assert (np.abs(difference.mean(axis=0)) < 5 * spread / np.sqrt(len(group)) + 1e-6).all()
-    np.testing.assert_allclose(np.nansum(values[:, 0], axis=1), predict(sample.features)[:, 0] - base[:, 0], atol=1e-4)
-
-
-def test_features_of_which_both_are_needed_share_alike():
-    features = np.ones((64, 16), np.float32)
-    features[::2, :2] = 0
-    sample = sample_of(features)
-
-    def predict(given):
-        return np.repeat(given[:, [0]] * given[:, [1]], 6, axis=1)
-
-    values, base = shapley(predict, sample, background=60)
-    assert base[0, 0] == pytest.approx(0.5, abs=0.02)
-    share = (1 - base[1::2, 0]) / 2  # exactly: the reverse of an order gives the other feature the same
-    np.testing.assert_allclose(values[1::2, 0, :2], np.repeat(share[:, None], 2, axis=1), atol=0.05)
-    assert np.abs(values[:, 0, 2:]).max() == 0
-
-
-def exact_shapley(predict, features, row, width):
-    """The definition, over all subsets of the first features and all other tracks: (outputs, width)."""
-    others = np.delete(np.arange(len(features)), row)
-
-    def mean(subset):
-        mixed = features[others].copy()
-        mixed[:, subset] = features[row, subset]
-        return predict(mixed).mean(axis=0, dtype=np.float64)
-
-    found = np.zeros((6, width))
-    for feature in range(width):
-        rest = [each for each in range(width) if each != feature]
-        for size in range(width):
-            weight = math.factorial(size) * math.factorial(width - size - 1) / math.factorial(width)
-            for subset in itertools.combinations(rest, size):
-                found[:, feature] += weight * (mean([*subset, feature]) - mean(list(subset)))
-    return found
-
-
-def test_shapley_values_agree_with_the_definition_within_the_error_that_they_state():
-    rng = np.random.default_rng(8)
-    features = np.zeros((90, 16), np.float32)
-    features[:, :5] = rng.normal(size=(90, 5))
-    weights = rng.normal(size=(5, 6))
-
-    def predict(given):
-        x = given[:, :5]
-        return np.tanh(x @ weights + 2 * x[:, [0]] * x[:, [1]] * np.sign(x[:, [2]])).astype(np.float32)
-
-    sample = sample_of(features)
-    exact = np.stack([exact_shapley(predict, features, row, 5) for row in range(90)])
-    values, outputs = np.zeros((90, 6, 16), np.float32), predict(features)
-    for background, largest in ((12, 0.2), (64, 0.08)):
-        estimate = shapley_values(predict, sample, outputs, values, background=background, chunk=40, seed=2)
-        differences = values[:, :, :5] - exact
-        true = np.sqrt(np.mean(differences**2))
-        assert true < largest
-        # The features that the function does not read have no error; the stated one is the mean with them.
-        stated = np.sqrt(np.mean(estimate.error**2) * 16 / 5)
-        assert 0.6 < stated / true < 1.7
-        assert np.abs(differences.mean(axis=0)).max() < 4 * true / np.sqrt(90)  # no bias
-
-
-def test_fewer_evaluations_are_better_than_more_at_random(prepared):
-    """On tracks, 12 orders in pairs with an evenly spread background beat the textbook's 32."""
-    everything = Sample.draw(prepared.split("test"), NAMES, 1500, seed=1)
-    rows = max(everything.alike, key=len)[:400]
-    sample = Sample.of(everything.rows[rows], prepared.split("test"), NAMES)
-    there = sample.there(np.arange(1))
-    reference, outputs = np.zeros((400, 6, 16), np.float32), identifies(sample.features)
-    shapley_values(identifies, sample, outputs, reference, background=396, chunk=100, seed=1)
-    ours, _ = shapley(identifies, sample, background=12)
-    rng, textbook = np.random.default_rng(5), np.zeros_like(reference)
-    for other in rng.integers(0, 400, 32):
-        state = np.repeat(sample.features[[other]], 400, axis=0)
-        for column in rng.permutation(there):
-            before = identifies(state)
-            state[:, column] = sample.features[:, column]
-            textbook[:, :, column] += (identifies(state) - before) / 32
-    error, plain = (np.sqrt(np.nanmean((each - reference) ** 2)) for each in (ours, textbook))
-    assert error < plain
-
-
-def test_a_track_that_too_few_others_are_like_has_no_values_instead_of_zeros():
-    features = np.random.default_rng(3).normal(size=(60, 16)).astype(np.float32)
-    features[:8, TPC] = np.nan  # no more than eight
-    features[8, 3] = np.nan  # one alone
-    features[9:18, 4] = np.nan  # nine: each has eight others
-    sample = sample_of(features)
-    predict = reads_all(sample)
-    values, outputs = np.zeros((60, 6, 16), np.float32), predict(features)
-    estimate = shapley_values(predict, sample, outputs, values, background=8, chunk=7, seed=1)
-    np.testing.assert_array_equal(np.isnan(values).all(axis=(1, 2)), np.arange(60) < 9)
-    np.testing.assert_array_equal(~estimate.explained, np.arange(60) < 9)
-    assert (np.abs(values[9:]).sum(axis=(1, 2), where=~np.isnan(values[9:])) > 0).all()
-    assert np.isfinite(estimate.error).all()
-
-
-def test_shapley_values_are_the_same_for_a_seed_and_leave_the_global_one_alone(sample):
-    import torch
-
-    torch.manual_seed(77)
-    first, _ = shapley(reads_all(sample), sample)
-    drawn = torch.rand(1)
-    second, _ = shapley(reads_all(sample), sample)
-    np.testing.assert_array_equal(first, second)
-    torch.manual_seed(77)
-    assert torch.equal(torch.rand(1), drawn)
 
 
 def importance(predict, sample, subjects, repeats, seed):

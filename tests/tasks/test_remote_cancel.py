@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from support.schedulers.standin_farm import Farm
 from support.small_job import kill_group
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path)
-    with made.scheduler.running():
-        yield made
 
 
 def states(farm: Farm) -> list[str]:
@@ -28,17 +17,7 @@ def states(farm: Farm) -> list[str]:
 def test_all_jobs_leave_the_queue_and_the_next_run_submits_anew(farm: Farm, kind: str, moment: str) -> None:
     for branch in range(4):
         farm.fail(branch, "RUNNING:60")
-    if moment == "submitting":
-        farm.scheduler.set("kill_submitter_at", 3)
-    process = farm.start(kind)
-    try:
-        if moment == "submitting":
-            assert process.wait(timeout=60) == -signal.SIGKILL, farm.said
-            farm.scheduler.unset("kill_submitter_at")
-        else:
-            farm.scheduler.wait_for(lambda: farm.scheduler.calls("squeue" if kind == "slurm" else "condor_q") > 0)
-    finally:
-        kill_group(process)
+    farm.kill_one_that(kind, moment, after=3)
     submitted = len(states(farm))
     assert submitted >= 3
     done = farm.run(kind, "--cancel-jobs")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path, branches=7)
-    with made.scheduler.running():
-        yield made
+def farm(farm: Farm) -> Farm:
+    farm.write_job(7)
+    return farm
 
 
 def test_a_job_of_several_branches_asks_for_the_time_of_all(farm: Farm) -> None:

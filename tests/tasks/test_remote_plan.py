@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from support.schedulers.standin_farm import Farm
 
 from pidml.law_command import law_command
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path)
-    with made.scheduler.running():
-        yield made
 
 
 def refusal(farm: Farm, task: str, *options: str, site: str = "slurm", **environment: str) -> str:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from support.schedulers.standin_farm import KINDS, Farm
 from support.small_job import kill_group
@@ -14,29 +10,12 @@ pytestmark = pytest.mark.slow
 ONCE = {0: 1, 1: 1, 2: 1, 3: 1}
 
 
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path)
-    with made.scheduler.running():
-        yield made
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("moment", ["submitting", "polling"])
 def test_a_run_takes_over_what_a_killed_one_of_other_branches_left(farm: Farm, kind: str, moment: str) -> None:
     for branch in range(4):
         farm.fail(branch, "RUNNING:4")
-    if moment == "submitting":
-        farm.scheduler.set("kill_submitter_at", 2)
-    process = farm.start(kind, "--branches", "0:2")
-    try:
-        if moment == "submitting":
-            assert process.wait(timeout=60) == -signal.SIGKILL, farm.said
-            farm.scheduler.unset("kill_submitter_at")
-        else:
-            farm.scheduler.wait_for(lambda: farm.scheduler.calls("squeue" if kind == "slurm" else "condor_q") > 0)
-    finally:
-        kill_group(process)
+    farm.kill_one_that(kind, moment, "--branches", "0:2", after=2)
     done = farm.run(kind, "--branches", "1:4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert farm.submissions()[1] == farm.submissions()[2] == farm.submissions()[3] == 1
@@ -95,9 +74,7 @@ def test_what_a_killed_run_left_and_the_scheduler_lost_is_submitted(farm: Farm) 
 def test_a_run_whose_state_was_removed_finds_its_jobs_in_the_queue(farm: Farm, kind: str) -> None:
     for branch in range(4):
         farm.fail(branch, "RUNNING:6")
-    process = farm.start(kind)
-    farm.scheduler.wait_for(lambda: farm.scheduler.calls("squeue" if kind == "slurm" else "condor_q") > 0)
-    kill_group(process)
+    farm.kill_one_that(kind, "polling")
     for known in farm.store.glob("DownloadAOD/*.work/*_jobs_*.json"), farm.store.glob("DownloadAOD/*.work/*.jsonl"):
         next(known).unlink()
     done = farm.run(kind)

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.schedulers.standin_farm import KINDS, Farm
 from support.small_job import kill_group
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path)
-    with made.scheduler.running():
-        yield made
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,12 +153,8 @@ def test_without_accounting_the_outputs_decide(farm: Farm) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_submitter_killed_while_submitting_submits_nothing_twice(farm: Farm, kind: str, at: int) -> None:
-    farm.scheduler.set("kill_submitter_at", at)
-    process = farm.start(kind)
-    assert process.wait(timeout=60) == -signal.SIGKILL, (farm.folder / "law.out").read_text()
-    submitted = len(farm.scheduler.jobs())
-    assert 1 <= submitted <= 4
-    farm.scheduler.unset("kill_submitter_at")
+    farm.kill_one_that(kind, "submitting", after=at)
+    assert 1 <= len(farm.scheduler.jobs()) <= 4
     done = farm.run(kind)
     assert done.returncode == 0, done.stdout + done.stderr
     assert farm.submissions() == {0: 1, 1: 1, 2: 1, 3: 1}
@@ -192,10 +179,7 @@ def test_a_submitter_killed_while_polling_finds_its_jobs_again(farm: Farm, kind:
 @pytest.mark.slow
 def test_a_submitter_killed_while_retrying_keeps_count(farm: Farm) -> None:
     farm.fail(0, *["exit:60"] * 9)
-    farm.scheduler.set("kill_submitter_at", 6)  # the second retry of branch 0
-    process = farm.start("slurm", "--retries", "2")
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    farm.scheduler.unset("kill_submitter_at")
+    farm.kill_one_that("slurm", "submitting", "--retries", "2", after=6)  # the second retry of branch 0
     assert farm.run("slurm", "--retries", "2").returncode == 40
     assert farm.submissions()[0] == 3, "one attempt and two retries, over both processes"
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.schedulers.standin_farm import KINDS, Farm
@@ -14,13 +11,6 @@ from support.small_job import kill_group
 pytestmark = pytest.mark.slow
 ONCE = {0: 1, 1: 1, 2: 1, 3: 1}
 FAST = {"tasks.remote_manager.IN_FLIGHT": 0.5}
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(tmp_path)
-    with made.scheduler.running():
-        yield made
 
 
 def asked(farm: Farm, branch: int, what: str) -> list[float]:
@@ -104,10 +94,7 @@ def test_memory_is_raised_up_to_the_largest_node_of_the_partition(farm: Farm) ->
 
 def test_losses_do_not_count_after_the_submitter_was_killed(farm: Farm) -> None:
     farm.fail(0, *["PREEMPTED"] * 4)
-    farm.scheduler.set("kill_submitter_at", 7)  # the third time that branch 0 is submitted again
-    process = farm.start("slurm")
-    assert process.wait(timeout=60) == -signal.SIGKILL, farm.said
-    farm.scheduler.unset("kill_submitter_at")
+    farm.kill_one_that("slurm", "submitting", after=7)  # the third time that branch 0 is submitted again
     done = farm.run("slurm", "--retries", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert farm.submissions()[0] == 5

@@ -90,5 +90,10 @@ def _relocate(made: Path, root: Path) -> None:
     wanted += ["--set-rpath", ":".join(str(root / each) for each in libraries)]
     for folder in ("bin", "sbin", "libexec/condor"):
         for path in sorted((made / "usr" / folder).glob("*condor_*")):
-            if not path.is_symlink() and path.open("rb").read(4) == _ELF:
+            if not path.is_symlink() and _is_program(path):
                 subprocess.run([*run, *wanted, path], check=True, capture_output=True, timeout=60)
+
+
+def _is_program(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == _ELF

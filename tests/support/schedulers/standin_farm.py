@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 from support.schedulers.standin import StandIn
+from support.small_job import kill_group
 
 from pidml.law_command import law_command, law_environment
 
@@ -65,6 +67,21 @@ class Farm:
             )  # fmt: skip
         self.scheduler.set("submitter", process.pid)
         return process
+
+    def kill_one_that(self, kind: str, moment: str, *options: str, after: int = 2) -> None:
+        """Start a run and kill it while it is ``submitting`` (after so many submissions) or ``polling``."""
+        if moment == "submitting":
+            self.scheduler.set("kill_submitter_at", after)
+        process = self.start(kind, *options)
+        try:
+            if moment == "submitting":
+                assert process.wait(timeout=60) == -signal.SIGKILL, self.said
+                self.scheduler.unset("kill_submitter_at")
+            else:
+                query = "squeue" if kind == "slurm" else "condor_q"
+                self.scheduler.wait_for(lambda: self.scheduler.calls(query) > 0)
+        finally:
+            kill_group(process)
 
     @property
     def said(self) -> str:
