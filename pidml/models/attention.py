@@ -83,7 +83,7 @@ class Attention(Network):
 
     def __init__(self, model: Model, inputs: Inputs, outputs: int) -> None:
         super().__init__()
-        self.columns = Columns(inputs)
+        self.columns, self.spread = Columns(inputs), inputs.spread
         self.features = len(inputs.names)
         width = model.d_model
         self.embedding = Embedding(self.columns, self.features, model.embed_hidden, width, model.dropout)

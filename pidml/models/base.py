@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from pidml.data.prepared import Scaling
 from pidml.data.taught import Taught
+
+#: Feature that enters raw → mean and standard deviation with which networks bring it to order 1.
+Spread = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,20 @@ class Inputs:
         mean: mean subtracted from each feature, in its unit; 0 for features that enter raw.
         std: standard deviation that each feature was divided by; 1 for features that enter raw.
         derived: further columns, computed from the features inside the graph.
+        spread: raw features far from order 1, see :mod:`pidml.models.spread`.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     derived: tuple[Derived, ...] = ()
+    spread: Spread = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scaling: Scaling, derived: Sequence[Derived] = ()) -> Inputs:
+    def of(cls, scaling: Scaling, derived: Sequence[Derived] = (), spread: Spread | None = None) -> Inputs:
         """Return the inputs that go with a prepared dataset's scaling."""
-        return cls(scaling.names, tuple(map(float, scaling.mean)), tuple(map(float, scaling.std)), tuple(derived))
+        mean, std = tuple(map(float, scaling.mean)), tuple(map(float, scaling.std))
+        return cls(scaling.names, mean, std, tuple(derived), spread or {})
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
@@ -75,6 +82,8 @@ class Network(nn.Module):
     #: Rows that are evaluated at once where memory for intermediate values is of concern.
     evaluation_batch = 65_536
     output: nn.Linear
+    #: Constants that bring raw features to order 1; see :class:`Inputs`.
+    spread: Spread = MappingProxyType({})
 
     def learn_inputs(self, standardised: Tensor) -> None:
         """Take what the inputs' treatment needs from training tracks, ``(tracks, features)``, before training starts.

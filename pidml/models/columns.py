@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from pidml.models.base import Inputs, constant
 from pidml.models.physics import PhysicsInputs
-
-#: Largest standardised value that is let through: what lies beyond is an outlier, and must not dominate.
-_LARGEST = 8.0
-#: Raw features whose values are far from order 1, with the factor that brings them there.
-_FACTORS = {"fTRDPattern": 1 / 64}
+from pidml.models.spread import FACTORS, LARGEST
 
 
 class Columns(nn.Module):
@@ -30,13 +26,20 @@ class Columns(nn.Module):
 
     kept: Tensor
     factor: Tensor
+    centre: Tensor
+    width: Tensor
     made_of: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.physics = PhysicsInputs(inputs)
         kept = [index for index, name in enumerate(inputs.names) if name not in self.physics.replaces]
-        scaled = [1.0 if inputs.std[index] != 1.0 else _FACTORS.get(inputs.names[index], 1.0) for index in kept]
+        self.spreads = any(inputs.names[index] in inputs.spread for index in kept)
+        spread = [inputs.spread.get(inputs.names[index], (0.0, 1.0)) for index in kept]
+        scaled = [
+            1.0 if inputs.std[index] != 1.0 or inputs.names[index] in inputs.spread
+            else FACTORS.get(inputs.names[index], 1.0) for index in kept
+        ]  # fmt: skip
         # A copy: a network moves to devices, and what others derive with must not.
         self.derived = nn.ModuleList(copy.deepcopy(inputs.derived))
         about = [*self.physics.about, *(name for part in inputs.derived for name in part.about)]
@@ -49,6 +52,8 @@ class Columns(nn.Module):
             made_of[[inputs.index(name) for name in names], column] = 1.0
         self.register_buffer("kept", constant(kept, torch.int64), persistent=False)
         self.register_buffer("factor", constant(scaled), persistent=False)
+        for name, position in (("centre", 0), ("width", 1)):
+            self.register_buffer(name, constant([each[position] for each in spread]), persistent=False)
         self.register_buffer("made_of", made_of, persistent=False)
 
     def forward(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +64,9 @@ class Columns(nn.Module):
         missing = torch.isnan(standardised)
         known = torch.where(missing, 0.0, standardised)
         bits = missing.to(standardised.dtype)
-        values = (known.index_select(1, self.kept) * self.factor).clamp(-_LARGEST, _LARGEST)
+        values = known.index_select(1, self.kept)
+        if self.spreads:
+            values = (values - self.centre) / self.width
+        values = (values * self.factor).clamp(-LARGEST, LARGEST)
         columns = torch.cat([values, self.physics(known), *(part(known) for part in self.derived)], dim=1)
         return torch.where(bits @ self.made_of > 0.5, 0.0, columns), bits

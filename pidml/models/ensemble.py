@@ -28,7 +28,7 @@ class Ensemble(Network):
 
     def __init__(self, model: Model, inputs: Inputs, outputs: int) -> None:
         super().__init__()
-        self.columns = Columns(inputs)
+        self.columns, self.spread = Columns(inputs), inputs.spread
         own = {f: [float(n in names) for n in inputs.names] for f, names in tracks.DETECTOR_COLUMNS.items()}
         self.flags, owned = [f for f, row in own.items() if any(row)], [row for row in own.values() if any(row)]
         self.experts = 2 ** len(owned)

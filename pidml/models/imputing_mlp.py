@@ -31,7 +31,7 @@ class ImputingMlp(Network):
         self.register_buffer("fill", torch.zeros(features))
         self.register_buffer("offset", torch.zeros(features))
         self.register_buffer("slope", torch.zeros(features, features))
-        self.columns = Columns(inputs)
+        self.columns, self.spread = Columns(inputs), inputs.spread
         self.hidden, width = perceptron(self.columns.size, model.hidden, model.dropout)
         self.output = nn.Linear(width, outputs)
 

@@ -16,7 +16,7 @@ class MaskedMlp(Network):
 
     def __init__(self, model: Model, inputs: Inputs, outputs: int) -> None:
         super().__init__()
-        self.columns = Columns(inputs)
+        self.columns, self.spread = Columns(inputs), inputs.spread
         self.hidden, width = perceptron(self.columns.size + len(inputs.names), model.hidden, model.dropout)
         self.output = nn.Linear(width, outputs)
 

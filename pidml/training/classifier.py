@@ -133,7 +133,7 @@ def save_model(
 ) -> None:  # fmt: skip
     """Write ``model.pt``: weights, settings, species, features, scaling, what the training taught, derived columns.
 
-    All are plain values that load safely.
+    Constants of raw features far from order 1 are there only if there are any. All are plain values that load safely.
     """
     content = {
         "format": _FORMAT,
@@ -147,6 +147,7 @@ def save_model(
         "taught": taught.as_json(),
         "derived": [each.state() for each in derived],
         "state": network.state_dict(),
+        **({"spread": {name: list(each) for name, each in network.spread.items()}} if network.spread else {}),
     }
     with atomic_file(directory / MODEL_FILE) as temporary:
         torch.save(content, temporary)
@@ -165,7 +166,8 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     contents = [_read(Path(directory)) for directory in directories]
     first = contents[0]
     for directory, content in zip(directories, contents, strict=True):
-        if any(content[key] != first[key] for key in ("features", "mean", "std", "standardised", "taught")):
+        keys = ("features", "mean", "std", "standardised", "taught", "spread")
+        if any(content.get(key) != first.get(key) for key in keys):
             raise TrainingError(
                 f"{directory}: trained on other features or scaling than {directories[0]}",
                 "train them on the same data",
@@ -214,6 +216,7 @@ def _read(directory: Path) -> dict[str, Any]:
 def _network(content: dict[str, Any], scaling: Scaling) -> Network:
     outputs = output_count(content["objective"], len(content["species"]))
     derived = restore(content["derived"], Inputs.of(scaling))
-    network = build(Model.model_validate(content["model"]), Inputs.of(scaling, derived), outputs)
+    spread = {name: (mean, std) for name, (mean, std) in content.get("spread", {}).items()}
+    network = build(Model.model_validate(content["model"]), Inputs.of(scaling, derived, spread), outputs)
     network.load_state_dict(content["state"])
     return network.eval()

@@ -25,6 +25,7 @@ from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.identity import digest
 from pidml.models import Inputs, Network, build
 from pidml.models.base import Derived
+from pidml.models.spread import spread_of
 from pidml.response.files import state_digest
 from pidml.spec import JobSpec
 from pidml.training.adaptation import initial_adversary
@@ -135,7 +136,7 @@ def initial_network(
     """Return the network before training; its weights depend on the job's seed and the warm start alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        inputs = Inputs.of(prepared.scaling, derived)
+        inputs = Inputs.of(prepared.scaling, derived, spread_of(prepared))
         network = build(job.model, inputs, output_count(job.training.objective, len(species)))
     sample = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
     start_from(network, job, species, prepared.features)

@@ -22,6 +22,7 @@ from pidml.models import Inputs, Network
 from pidml.models.base import Derived
 from pidml.models.hiding import Hiding
 from pidml.models.pieces import pieces
+from pidml.models.spread import tell
 from pidml.spec import JobSpec
 from pidml.training.adaptation import AdaptationSummary, check_experimental
 from pidml.training.calibration import Calibration, calibrate
@@ -145,6 +146,7 @@ def train(
         prepared, job, species, work_dir, pool_rows=pool_rows, after_epoch=after_epoch, experimental=experimental,
         derived=derived, memory_bytes=memory_bytes, resident_bytes=resident_bytes,
     )  # fmt: skip
+    tell(result.network.spread)
     result.network.settle(taught)
     with explained(out_dir):
         calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species, taught)
