@@ -22,6 +22,7 @@ from tasks.remote import IN_JOB, RemoteWorkflow
 class ApplyModel(Step, RemoteWorkflow):
     """Apply the job's networks, or those of a bundle given, to files: one branch and one table of scores per file."""
 
+    version = 2
     reads = ("producer.magnetic_field",)
     asks_for = "apply"
     needs_packages = (*RemoteWorkflow.needs_packages, "onnxruntime")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidml import tracks
+from pidml.apply.infinite import Infinite
 from pidml.data import root_files, track_tables
 from pidml.data.track_tables import TrackTable
 from pidml.errors import MissingColumn
@@ -57,6 +58,7 @@ class Chunk:
         frames: (tracks,), number of its ``DF_`` directory.
         rows: (tracks,), its row in the track table, or in the raw table of tracks.
         read: rows of the input that this chunk stands for.
+        infinite: (tracks,), which have an infinite value.
         columns: name → values (tracks,), float32 with NaN for missing; ``fPdgCode`` int32.
     """
 
@@ -64,6 +66,7 @@ class Chunk:
     frames: NDArray[np.int64]
     rows: NDArray[np.int64]
     read: int
+    infinite: NDArray[np.bool_]
     columns: Columns
 
     def __len__(self) -> int:
@@ -73,7 +76,10 @@ class Chunk:
     def of(cls, file: int, frame: str, rows: NDArray[Any], read: int, columns: Columns) -> Chunk:
         """Return a chunk of one directory's tracks."""
         files, frames = (np.full(len(rows), number, np.int64) for number in (file, int(frame[3:])))
-        return cls(files, frames, rows.astype(np.int64), read, columns)
+        infinite = np.zeros(len(rows), np.bool_)
+        for values in columns.values():
+            infinite |= np.isinf(values)
+        return cls(files, frames, rows.astype(np.int64), read, infinite, columns)
 
     @classmethod
     def joined(cls, parts: Sequence[Chunk]) -> Chunk:
@@ -81,10 +87,10 @@ class Chunk:
         if len(parts) == 1:
             return parts[0]
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        files, frames, rows = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("files", "frames", "rows")
+        files, frames, rows, infinite = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("files", "frames", "rows", "infinite")
         )
-        return cls(files, frames, rows, sum(part.read for part in parts), columns)
+        return cls(files, frames, rows, sum(part.read for part in parts), infinite, columns)
 
 
 def inspect(path: Path) -> Input:
@@ -163,11 +169,15 @@ def chunks(inputs: Sequence[Input], names: Sequence[str], magnetic_field: float,
 
 def _of_tables(number: int, given: Input, names: Sequence[str], size: int) -> Generator[Chunk]:
     done: Counter[str] = Counter()
+    infinite = Infinite(given.path, given.rows)
     for table, columns in track_tables.iterate(given.tables, names, size):
         found = len(columns[names[0]])
         rows = np.arange(done[table.frame], done[table.frame] + found)
         done[table.frame] += found
-        yield Chunk.of(number, table.frame, rows, found, columns)
+        chunk = Chunk.of(number, table.frame, rows, found, columns)
+        infinite.count(table.place, chunk.infinite, columns)
+        yield chunk
+    infinite.require_few()
 
 
 def _of_ao2d(number: int, given: Input, names: Sequence[str], magnetic_field: float, size: int) -> Generator[Chunk]:

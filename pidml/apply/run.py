@@ -45,8 +45,11 @@ class ApplySummary:
         none: tracks accepted as no species.
         several: tracks accepted as more than one species.
         missing: missing pattern (name) → tracks.
-        untaught: missing pattern (name) that the networks' training hardly saw, or never → what is said of its tracks.
-        not_finite: tracks with a certainty that is no number; they are not accepted as that species.
+        lacking: feature → tracks in which it is missing (momentum limits count).
+        untaught: missing pattern (name) that the networks' training hardly saw, or never, or feature that its tracks
+            hardly or never lacked → what is said of such tracks.
+        not_finite: tracks with a certainty that is no number (an infinite value in the input, or a network made
+            elsewhere); they are not accepted as that species.
         seconds: wall time.
     """
 
@@ -56,13 +59,26 @@ class ApplySummary:
     none: int = 0
     several: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+    lacking: dict[str, int] = field(default_factory=dict)
     untaught: dict[str, str] = field(default_factory=dict)
     not_finite: int = 0
     seconds: float = 0.0
 
-    def count(self, missing: NDArray[np.uint8], finite: NDArray[np.bool_], accepted: NDArray[np.bool_]) -> None:
-        """Add a chunk: (tracks,) patterns; (tracks, species) certainties that are finite, and which are accepted."""
+    def count(
+        self, absent: NDArray[np.bool_], missing: NDArray[np.uint8], finite: NDArray[np.bool_],
+        accepted: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """Add a chunk.
+
+        Args:
+            absent: (tracks, features), which values are missing.
+            missing: (tracks,), missing patterns.
+            finite: (tracks, species), certainties that are finite.
+            accepted: (tracks, species), which are accepted.
+        """
         self.tracks += len(missing)
+        for name, number in zip(self.lacking, np.count_nonzero(absent, axis=0), strict=True):
+            self.lacking[name] += int(number)
         for name, number in zip(self.accepted, np.count_nonzero(accepted, axis=0), strict=True):
             self.accepted[name] += int(number)
         times = np.count_nonzero(accepted, axis=1)
@@ -73,7 +89,7 @@ class ApplySummary:
         self.not_finite += int(np.count_nonzero(~finite.all(axis=1)))
 
     def judge(self, taught: Taught) -> None:
-        """Find which of the tracks have a missing pattern that the networks did not learn."""
+        """Find which of the tracks lack detectors or features in a way that the networks did not learn."""
         for pattern in taught.possible:
             name, answered = tracks.PATTERN_NAMES[pattern], taught.answered_as(pattern)
             number = self.missing[name]
@@ -86,6 +102,9 @@ class ApplySummary:
             self.untaught[name] = (
                 f"{number:,} of {self.tracks:,} tracks are {name}, of which the training had {had}: {what}"
             )
+        for name, number in self.lacking.items():
+            if (said := taught.unexpected(name, number, self.tracks)) is not None:
+                self.untaught[name] = said
 
     @property
     def warnings(self) -> list[str]:
@@ -145,7 +164,9 @@ def apply_bundle(
     columns = table.output_columns(bundle.species, carried)
     total = sum(each.rows for each in given)
     summary = ApplySummary(
-        accepted=dict.fromkeys(bundle.species, 0), missing=dict.fromkeys(tracks.PATTERN_NAMES.values(), 0)
+        accepted=dict.fromkeys(bundle.species, 0),
+        missing=dict.fromkeys(tracks.PATTERN_NAMES.values(), 0),
+        lacking=dict.fromkeys(bundle.features, 0),
     )
     names = list(dict.fromkeys([*_needed(bundle), *carried]))
     read = inputs.chunks(given, names, magnetic_field, chunk)
@@ -174,9 +195,10 @@ def _scored(
         for chunk in chunks:
             features = bundle.matrix(chunk.columns)
             certainties = bundle.predict(features)
+            certainties[chunk.infinite] = np.nan  # a few are tolerated: they get no score, and are counted
             missing = tracks.feature_pattern(features, bundle.features)
             accepted = bundle.accepted(certainties, None if bundle.pt_table is None else chunk.columns["fPt"])
-            summary.count(missing, np.isfinite(certainties), accepted)
+            summary.count(np.isnan(features), missing, np.isfinite(certainties), accepted)
             yield chunk.read, table.rows_of(chunk, columns, bundle.species, missing, certainties, accepted)
 
 
@@ -206,6 +228,8 @@ def _provenance(
             "architecture": bundle.manifest.get("architecture", ""),
         },
         "thresholds": {name: bundle.thresholds[name] for name in bundle.species},
+        # where there are bins, the thresholds above hold outside them only
+        **({"thresholds_pt": bundle.pt_table} if bundle.pt_table is not None else {}),
         "momentum_limits": asdict(bundle.limits),
         "inputs": [
             {

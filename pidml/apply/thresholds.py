@@ -45,6 +45,21 @@ def replaced(thresholds: Mapping[str, float], changes: Mapping[str, float]) -> d
     return {**thresholds, **changes}
 
 
+def spans(thresholds: Mapping[str, float], table: Mapping[str, Any] | None) -> dict[str, tuple[float, float]]:
+    """Return, per species, the lowest and highest threshold that may be applied: those of all bins, and the overall.
+
+    >>> spans({"kaon": 0.5}, {"pt_edges": [0, 1, 2], "thresholds": {"kaon": [0.7, 0.4]}})
+    {'kaon': (0.4, 0.7)}
+
+    Args:
+        thresholds: species → overall threshold, which holds outside the bins.
+        table: the content of ``thresholds_pt.json``, or None.
+    """
+    bins: Mapping[str, Sequence[float]] = {} if table is None else table["thresholds"]
+    used = {name: [each, *bins.get(name, ())] for name, each in thresholds.items()}
+    return {name: (min(values), max(values)) for name, values in used.items()}
+
+
 def replaced_per_pt(table: Mapping[str, Any] | None, changes: Mapping[str, float]) -> dict[str, Any] | None:
     """Return the content of ``thresholds_pt.json`` with thresholds by hand in every bin of their species."""
     if table is None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,7 +34,7 @@ def apply(
 ) -> None:
     """Write scores and decisions of a bundle's networks for every track of files."""
     from pidml.apply import apply_bundle
-    from pidml.apply.thresholds import parse_thresholds
+    from pidml.apply.thresholds import parse_thresholds, replaced, replaced_per_pt
     from pidml.export import Bundle
 
     # a batch system's or a service's way to end a program: leave nothing unfinished behind
@@ -45,7 +45,8 @@ def apply(
         summary = apply_bundle(
             opened, files, out, fmt=fmt, thresholds=thresholds, magnetic_field=field, overwrite=force, progress=progress
         )
-    _print_summary(summary, {**opened.thresholds, **thresholds}, len(files), out)
+    used = replaced(opened.thresholds, thresholds), replaced_per_pt(opened.pt_table, thresholds)
+    _print_summary(summary, *used, len(files), out)
 
 
 @contextmanager
@@ -68,11 +69,15 @@ def _shown_progress() -> Iterator[Callable[[int, int], None]]:
         )
 
 
-def _print_summary(summary: ApplySummary, thresholds: dict[str, float], files: int, out: Path) -> None:
+def _print_summary(
+    summary: ApplySummary, thresholds: dict[str, float], per_pt: dict[str, Any] | None, files: int, out: Path
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
+
+    from pidml.apply.thresholds import spans
 
     def share(number: int) -> str:
         return f"{number / summary.tracks:.2%}" if summary.tracks else ""
@@ -80,13 +85,22 @@ def _print_summary(summary: ApplySummary, thresholds: dict[str, float], files: i
     table = Table("accepted as", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("threshold", "tracks", "share"):
         table.add_column(heading, justify="right")
+    used = spans(thresholds, per_pt)
     for name, number in summary.accepted.items():
-        table.add_row(name, f"{thresholds[name]:.4f}", f"{number:,}", share(number))
+        lowest, highest = (f"{each:.4f}" for each in used[name])
+        table.add_row(name, lowest if lowest == highest else f"{lowest}–{highest}", f"{number:,}", share(number))
     table.add_section()
     table.add_row("no species", "", f"{summary.none:,}", share(summary.none))
     table.add_row("several", "", f"{summary.several:,}", share(summary.several))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    if per_pt is not None:
+        edges = per_pt["pt_edges"]
+        outside = ", ".join(f"{name} {thresholds[name]:.4f}" for name in summary.accepted)
+        console.print(
+            f"bins      thresholds depend on pT: {len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g} GeV/c; "
+            f"outside them {outside}"
+        )
     rejected = summary.rows_read - summary.tracks
     selected = f", selected from {summary.rows_read:,} in AO2D tables" if rejected else ""
     console.print(f"tracks    {summary.tracks:,} of {files} file{'s' if files > 1 else ''}{selected}")

@@ -8,7 +8,7 @@ with a missing pattern that was hardly seen are answered as if a detector more w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -28,8 +28,13 @@ def hardly_seen(patterns: NDArray[Any]) -> NDArray[np.bool_]:
     >>> hardly_seen(np.array([5_000_000, 5, 0, 200])).tolist()
     [False, True, True, False]
     """
-    least = min(LEAST_TRACKS, LEAST_SHARE * float(patterns.sum()), float(patterns.max(initial=0)))
+    least = min(_least(int(patterns.sum())), float(patterns.max(initial=0)))
     return np.asarray(patterns < max(least, 1))
+
+
+def _least(size: int) -> float:
+    """Return how many tracks of a sample are enough to learn from."""
+    return min(LEAST_TRACKS, LEAST_SHARE * size)
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,21 @@ class Taught:
         features: names, in order.
         patterns: training tracks per missing pattern.
         ignored: feature without information → the value that all had, None if all lacked it.
+        lacking: feature → training tracks that lacked it; empty for networks of before that was noted.
     """
 
     features: tuple[str, ...]
     patterns: tuple[int, ...]
     ignored: Mapping[str, float | None]
+    lacking: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def by(cls, survey: Survey) -> Self:
         """Return what a sample teaches."""
         ignored: dict[str, float | None] = {**dict.fromkeys(survey.absent), **survey.constant}
-        return cls(survey.names, tuple(survey.patterns.tolist()), {n: ignored[n] for n in survey.names if n in ignored})
+        lacking = dict(zip(survey.names, (survey.tracks - survey.number).tolist(), strict=True))
+        patterns = tuple(survey.patterns.tolist())
+        return cls(survey.names, patterns, {n: ignored[n] for n in survey.names if n in ignored}, lacking)
 
     @property
     def tracks(self) -> int:
@@ -77,6 +86,29 @@ class Taught:
             for flag, names in tracks.DETECTOR_COLUMNS.items()
             if (own := self._of(names)) and all(self.ignored.get(name, 0.0) is None for name in own)
         )
+
+    @property
+    def hardly_lacking(self) -> tuple[str, ...]:
+        """Features that too few training tracks lacked to learn what that means."""
+        return tuple(name for name, number in self.lacking.items() if number < max(_least(self.tracks), 1))
+
+    def unexpected(self, feature: str, number: int, of: int) -> str | None:
+        """Say what follows if a feature is missing in ``number`` of some tracks; None if the training taught it.
+
+        What detectors that may be missing give is not told here: their patterns tell it.
+        """
+        own = any(feature in names for names in tracks.DETECTOR_COLUMNS.values())
+        if not number or own or feature in self.ignored:
+            return None
+        if feature not in self.lacking:
+            return (
+                f"{feature} is missing in {number:,} of {of:,} tracks, and the bundle does not tell whether it was in "
+                "any training track: their certainties may mean little"
+            )
+        if feature not in self.hardly_lacking:
+            return None
+        had = f"{self.lacking[feature] or 'none'} of the training tracks"
+        return f"{feature} is missing in {number:,} of {of:,} tracks, and was in {had}: their certainties mean little"
 
     def answered_as(self, pattern: int) -> int | None:
         """Return the pattern as which tracks of a pattern are answered: itself if it was learned.
@@ -137,6 +169,7 @@ class Taught:
             "patterns": {name[pattern]: number for pattern, number in enumerate(self.patterns)},
             "answered_as": {name[p]: None if other is None else name[other] for p, other in answered.items()},
             "ignored": dict(self.ignored),
+            "lacking": dict(self.lacking),
             "notices": list(self.notices()),
         }
 
@@ -144,7 +177,7 @@ class Taught:
     def from_json(cls, features: Sequence[str], content: Mapping[str, Any]) -> Self:
         """Return what :meth:`as_json` described."""
         patterns = tuple(int(content["patterns"][name]) for name in tracks.PATTERN_NAMES.values())
-        return cls(tuple(features), patterns, dict(content["ignored"]))
+        return cls(tuple(features), patterns, dict(content["ignored"]), dict(content.get("lacking", {})))
 
     def _about(self, pattern: int) -> str:
         name, other = tracks.PATTERN_NAMES, self.answered_as(pattern)

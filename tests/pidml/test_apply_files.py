@@ -19,6 +19,7 @@ from track_files import flip_bytes, make_columns, write_tables
 from pidml import tracks
 from pidml.apply import apply_bundle, read_provenance
 from pidml.errors import (
+    BadValues,
     BundleError,
     CorruptFile,
     DiskFull,
@@ -258,13 +259,14 @@ def test_a_full_disk_leaves_nothing(bundle, tmp_path, suffix):
 
 
 def times_zero():
-    """A network whose certainties are sums of zero times its features; an infinite one makes them NaN."""
+    """A network whose certainties are sums of zero times its features squared; a huge one makes them NaN."""
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", w]) for n, w in (("features", 16), ("y", 6)))
     constants = [numpy_helper.from_array(np.zeros(s, np.float32), n) for n, s in (("zero", ()), ("w", (16, 6)))]
     nodes = [
         helper.make_node("IsNaN", ["features"], ["absent"]),
         helper.make_node("Where", ["absent", "zero", "features"], ["known"]),
-        helper.make_node("MatMul", ["known", "w"], ["y"]),
+        helper.make_node("Mul", ["known", "known"], ["squared"]),
+        helper.make_node("MatMul", ["squared", "w"], ["y"]),
     ]
     graph = helper.make_graph(nodes, "sums", [x], [y], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -272,9 +274,9 @@ def times_zero():
 
 
 def test_tracks_whose_scores_are_no_numbers_are_counted_and_not_accepted(folder, tmp_path):
-    """The networks of this package answer for infinite values too; others may not."""
+    """The networks of this package answer for huge values too; others may not."""
     columns = make_columns(20)
-    columns["fTPCSignal"][3] = np.inf
+    columns["fDcaXY"][3] = 1e25
     given = write_tables(tmp_path / "tracks.root", {"DF_1": columns})
     broken = changed_bundle(folder, tmp_path / "broken", "pid.onnx", times_zero())
     summary = apply_bundle(broken, [given], tmp_path / "scores.root", thresholds=dict.fromkeys(TARGET_NAMES, 0.0))
@@ -298,3 +300,26 @@ def test_other_files_have_no_provenance(tmp_path):
         read_provenance(given)
     with pytest.raises(InputMissing):
         read_provenance(tmp_path / "absent.root")
+
+
+def test_a_file_with_infinite_values_is_refused_by_name_and_leaves_nothing(bundle, tmp_path):
+    fine, columns = make_columns(30), make_columns(400)
+    columns["fTPCSignal"][7::2] = -np.inf
+    columns["fDcaZ"][9] = np.inf
+    given = write_tables(tmp_path / "tracks.root", {"DF_1": fine, "DF_2": columns})
+    said = r"tracks\.root: 197 of 430 tracks have infinite values \(first of all DF_2/O2pidtracksmcml fTPCSignal, 197 r"
+    with pytest.raises(BadValues, match=said):
+        apply_bundle(bundle, [given], tmp_path / "scores.root", chunk=50)
+    assert [path.name for path in tmp_path.iterdir()] == ["tracks.root"]
+
+
+def test_few_tracks_with_infinite_values_get_no_score(bundle, tmp_path):
+    columns = make_columns(20_000)
+    columns["fTPCSignal"][[3, 15_000]] = np.inf
+    given = write_tables(tmp_path / "tracks.root", {"DF_1": columns})
+    every = dict.fromkeys(TARGET_NAMES, 0.0)
+    summary = apply_bundle(bundle, [given], tmp_path / "scores.root", thresholds=every, chunk=7000)
+    scores = read_root(tmp_path / "scores.root")
+    assert np.flatnonzero(np.isnan(stacked(scores, CERTAINTIES)).all(axis=1)).tolist() == [3, 15_000]
+    assert (summary.not_finite, summary.none, summary.tracks) == (2, 2, 20_000)
+    assert summary.warnings == ["2 tracks have a certainty that is no number"]

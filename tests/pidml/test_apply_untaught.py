@@ -15,12 +15,12 @@ from pidml import tracks
 from pidml.apply import apply_bundle, read_provenance
 from pidml.export import Bundle, export_bundle
 from pidml.species import TARGET_NAMES
-from pidml.training import train
+from pidml.training import load_classifier, train
 
 NAMES = list(tracks.FEATURES)
 
 
-def bundle_of(folder: Path, change) -> Path:
+def bundle_of(folder: Path, change, architecture="ensemble") -> Path:
     prepared = write_prepared(folder / "data", (8000, 2000, 10))
     for name in ("train", "validation"):
         features, pdg = (np.load(prepared.path / name / f"{array}.npy") for array in ("features", "pdg"))
@@ -28,7 +28,7 @@ def bundle_of(folder: Path, change) -> Path:
         np.save(prepared.path / name / "features.npy", features[rows])
         np.save(prepared.path / name / "pdg.npy", pdg[rows])
     (folder / "trained").mkdir()
-    job = small_job("ensemble", max_epochs=1)
+    job = small_job(architecture, max_epochs=1)
     train(prepared, job, TARGET_NAMES, folder / "work", folder / "trained")
     export_bundle([folder / "trained"], prepared, job, folder / "bundle")
     return folder / "bundle"
@@ -108,3 +108,21 @@ def test_the_command_warns_of_extrapolations(complete_only, tmp_path):
         if pattern
     ]
     assert all("extrapolations that mean little" in line for line in said)
+
+
+def test_a_feature_that_no_training_track_lacked_is_counted_and_switches_nothing_untrained_on(tmp_path):
+    folder = bundle_of(tmp_path, lambda features: slice(None), "masked-mlp")
+    columns = make_columns(2000)
+    columns["fDcaXY"][500:] = np.nan
+    given = write_tables(tmp_path / "tracks.root", {"DF_1": columns})
+    done = python("-m", "pidml", "apply", "--bundle", folder, given, "--out", tmp_path / "scores.root")
+    said = (
+        "fDcaXY is missing in 1,500 of 2,000 tracks, and was in none of the training tracks: "
+        "their certainties mean little"
+    )
+    assert [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("warning")] == [said]
+    summary = read_provenance(tmp_path / "scores.root")["summary"]
+    assert (summary["untaught"], summary["lacking"]["fDcaXY"]) == ({"fDcaXY": said}, 1500)
+    network = load_classifier(tmp_path / "trained").module.parts[0].network
+    bits = network.hidden[0].weight[:, network.columns.size :].abs().sum(dim=0)
+    assert {NAMES[index] for index in bits.nonzero()[:, 0]} == {"fTRDPattern", "fTOFSignal", "fBeta"}

@@ -144,3 +144,17 @@ def test_what_preparation_found_is_what_the_sample_holds(tmp_path):
             np.testing.assert_array_equal(getattr(dataset.survey(name), field), getattr(read, field))
         del dataset.meta["surveys"][name]
         assert dataset.survey(name).as_json() == read.as_json()
+
+
+def test_a_feature_missing_otherwise_than_in_training_is_told():
+    told = Taught(("fDcaXY", "fDcaZ", "fX", "fBeta", "fY"), (900, 0, 0, 0), {"fY": None}, dict.fromkeys(
+        ("fDcaXY", "fBeta"), 0) | {"fDcaZ": 8, "fX": 9, "fY": 900})  # fmt: skip
+    assert Taught.from_json(told.features, json.loads(json.dumps(told.as_json()))) == told
+    assert told.hardly_lacking == ("fDcaXY", "fBeta", "fDcaZ")
+    assert [told.unexpected(name, 5, 10) is None for name in told.features] == [False, False, True, True, True]
+    assert "was in 8 of the training tracks" in told.unexpected("fDcaZ", 5, 10)
+    assert told.unexpected("fDcaXY", 0, 10) is None
+    before = Taught(told.features, told.patterns, {})
+    assert before.hardly_lacking == ()
+    assert "the bundle does not tell" in before.unexpected("fDcaXY", 5, 10)
+    assert before.unexpected("fBeta", 5, 10) is None
