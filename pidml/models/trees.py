@@ -6,13 +6,14 @@ rounds alike (+, −, ×, ÷): a logarithm that differs in its last digit would 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pidml.data.taught import Taught
 from pidml.models.base import Inputs, Network
 from pidml.models.tree_arrays import Forest
 from pidml.models.tree_sum import TreeSum
@@ -52,6 +53,24 @@ class Trees(Network):
             setattr(self, name, torch.from_numpy(np.array(getattr(forest, name))))
         self.link = torch.tensor(_LINKS.index(link))
         self._arrange()
+
+    @torch.no_grad()
+    def learn_inputs(self, standardised: Tensor) -> None:
+        """Take the mean of each column, for :meth:`settle`."""
+        self._mean = torch.nanmean(columns(standardised, self.inputs).double(), dim=0).numpy()
+
+    def settle(self, taught: Taught) -> None:
+        """Send missing values where the training's mean goes, in columns that hardly any training track lacked.
+
+        Where nothing was missing, a library's choice of the way says nothing.
+        """
+        hardly = set(taught.hardly_lacking)
+        made_of = [*((name,) for name in self.inputs.names), *(_ADDED[name] for name in _added(self.inputs))]
+        concerned = np.array([hardly.issuperset(each) for each in made_of])
+        forest = self.forest()
+        to_first = self._mean[forest.feature] <= forest.threshold
+        chosen = np.where(concerned[forest.feature] & ~forest.is_leaf, to_first, forest.missing_first)
+        self.plant(replace(forest, missing_first=chosen), self._link)
 
     def forest(self) -> Forest:
         """Return the trees."""

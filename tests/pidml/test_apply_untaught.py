@@ -126,3 +126,15 @@ def test_a_feature_that_no_training_track_lacked_is_counted_and_switches_nothing
     network = load_classifier(tmp_path / "trained").module.parts[0].network
     bits = network.hidden[0].weight[:, network.columns.size :].abs().sum(dim=0)
     assert {NAMES[index] for index in bits.nonzero()[:, 0]} == {"fTRDPattern", "fTOFSignal", "fBeta"}
+
+
+@pytest.mark.parametrize("architecture", ["boosted-trees", "random-forest"])
+def test_trees_send_what_no_training_track_lacked_where_its_mean_goes(tmp_path, architecture):
+    bundle = Bundle.open(bundle_of(tmp_path, lambda features: slice(None), architecture), threads=1)
+    features = np.array(np.load(tmp_path / "data" / "test" / "features.npy"))
+    train_features = np.load(tmp_path / "data" / "train" / "features.npy")
+    for name in ("fTPCSignal", "fSign"):  # standardised, and raw
+        column = NAMES.index(name)
+        missing, mean = features.copy(), features.copy()
+        missing[:, column], mean[:, column] = np.nan, train_features[:, column].mean(dtype=np.float64)
+        np.testing.assert_array_equal(bundle.predict(missing), bundle.predict(mean))
