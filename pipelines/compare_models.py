@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 
+from pidml import steplog
 from pidml.errors import SpecError
 from pidml.spec import JobSpec
 from pidml.store import comparison_key, short_names
@@ -16,6 +18,9 @@ from tasks.framework import NO_JOB, JobTask, Step
 from tasks.prepare import PrepareDataset
 from tasks.tpc_response import TrainTPCResponse
 from tasks.train import Train
+
+if TYPE_CHECKING:
+    from pidml.comparison import Contestant
 
 #: As many as plots have colours for.
 MOST_JOBS = 8
@@ -57,7 +62,50 @@ class CompareModels(Step):
 
     def upstream(self) -> list[Any]:
         """Data, networks and bundle of each job."""
-        return [task for step in (PrepareDataset, Train, ExportModel) for task in self._of_each(step)]
+        return [*self._of_each(PrepareDataset), *self._models()]
+
+    def _models(self) -> list[Any]:
+        return [task for step in (Train, ExportModel) for task in self._of_each(step)]
+
+    def requires(self) -> Any:
+        """Everything upstream must be complete in the end.
+
+        Raises:
+            NoLabels, UnfairComparison: the job files alone say that no comparison is possible. Samples that exist say
+                more, and are looked at instead.
+        """
+        if not all(task.complete() for task in self._of_each(PrepareDataset)):
+            from pidml.comparison import check_jobs
+
+            jobs = (task.whole_job for task in self._of_each(PrepareDataset))
+            check_jobs(dict(zip(short_names(self.compared), jobs, strict=True)))
+        return super().requires()
+
+    def deps(self) -> list[Any]:
+        """Before this task runs, only the data must be there: :meth:`run` looks at them, then asks for the models."""
+        super().deps()  # looks at all that would be submitted
+        return self._of_each(PrepareDataset)
+
+    def run(self) -> Iterator[list[Any]]:  # type: ignore[override]
+        """Make sure that comparing is fair, have the models made that are missing, then compare.
+
+        Raises:
+            UnfairComparison, NoLabels, MissingColumn, NoTracks: see :func:`pidml.comparison.contestants.entrants`.
+        """
+        if missing := [task for task in self._models() if not task.complete()]:
+            with steplog.captured(self.log_file):
+                self._look_at_samples()
+            yield missing
+        super().run()
+
+    def _look_at_samples(self) -> None:
+        from pidml.comparison import entrants
+
+        try:
+            entrants(self._contestants())
+        except BaseException as error:
+            self._explain(error)
+            raise
 
     def note_outputs(self) -> None:
         """Give the comparison a name of its own in the store's index."""
@@ -65,11 +113,17 @@ class CompareModels(Step):
 
     def make(self, out: Path) -> None:
         """Compare and report."""
-        from pidml.comparison import Contestant, compare_models
+        from pidml.comparison import compare_models
+
+        compare_models(self._contestants(), out)
+
+    def _contestants(self) -> list[Contestant]:
+        """Return the jobs with their data, and where their models lie, or will."""
+        from pidml.comparison import Contestant
         from pidml.data.prepared import PreparedDataset
 
         steps = (self._of_each(step) for step in (PrepareDataset, Train, ExportModel))
-        contestants = [
+        return [
             Contestant(
                 name,
                 train.whole_job,
@@ -80,4 +134,3 @@ class CompareModels(Step):
             )
             for name, prepared, train, exported in zip(short_names(self.compared), *steps, strict=True)
         ]
-        compare_models(contestants, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pidml.comparison.compare import compare_models
-from pidml.comparison.contestants import Contestant
+from pidml.comparison.contestants import Contestant, entrants
+from pidml.comparison.fairness import check_jobs
 
-__all__ = ["Contestant", "compare_models"]
+__all__ = ["Contestant", "check_jobs", "compare_models", "entrants"]

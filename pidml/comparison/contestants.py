@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pidml.comparison.fairness import HINT, division, remedy, unlike_features, unlike_tracks
 from pidml.data.prepared import PreparedDataset, Split
 from pidml.errors import UnfairComparison
 from pidml.evaluation.labelled import labelled_test
 from pidml.spec import JobSpec
-
-_HINT = "compare jobs with the same dataset, producer, preparation and seed"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,9 @@ def _entrant(first: Contestant, test: Split, other: Contestant) -> Entrant:
     _check_alike(first, other)
     if shared := _trained_on(own, test):
         raise UnfairComparison(
-            f"{other.name} was trained on {shared:,} of the {len(test):,} test tracks of {first.name}", _HINT
+            f"{other.name} is trained on {shared:,} of the {len(test):,} test tracks of {first.name}"
+            f"{division(first.job, other.job)}",
+            remedy(first.job, other.job, other.name),
         )
     columns = tuple(first.prepared.features.index(name) for name in own.features)
     return Entrant(test, columns, f"the test tracks of {first.name}, none of which it was trained on")
@@ -94,22 +95,14 @@ def _entrant(first: Contestant, test: Split, other: Contestant) -> Entrant:
 
 def _check_alike(first: Contestant, other: Contestant) -> None:
     """Refuse a model that cannot be judged on the first one's data."""
-    ours, theirs = first.job, other.job
-    problems = []
-    if ours.preparation.cuts != theirs.preparation.cuts:
-        problems.append("preparation.cuts differ")
-    if first.prepared.meta["momentum_limits"] != other.prepared.meta["momentum_limits"]:
-        problems.append("preparation.momentum_limits differ")
-    if lacking := [name for name in other.prepared.features if name not in first.prepared.features]:
-        problems.append(f"{first.name} lacks the features {', '.join(lacking)}")
+    problems = unlike_tracks(first.job, other.job)
+    same_limits = first.prepared.meta["momentum_limits"] == other.prepared.meta["momentum_limits"]
+    problems += unlike_features(first.name, same_limits, first.prepared.features, other.prepared.features)
     if other.prepared.simulation != first.prepared.simulation:
         problems.append("one was trained on simulation, the other on experimental data")
-    files = {each.path for each in ours.dataset.files} & {each.path for each in theirs.dataset.files}
-    if files and ours.producer.identity() != theirs.producer.identity():
-        problems.append(f"they share input files ({min(files)}, …) whose tracks were produced in different ways")
     if problems:
         raise UnfairComparison(
-            f"{other.name} and {first.name} have different test samples, and {'; '.join(problems)}", _HINT
+            f"{other.name} and {first.name} have different test samples, and {'; '.join(problems)}", HINT
         )
 
 

@@ -81,7 +81,7 @@ def test_a_model_trained_on_test_tracks_is_refused(prepared, tmp_path, sample):
         own = np.load(place / f"{name}.npy")
         own[10:13] = values[[1999, 0, 77]]
         np.save(place / f"{name}.npy", own)
-    with pytest.raises(UnfairComparison, match="other was trained on 3 of the 2,000 test tracks of a"):
+    with pytest.raises(UnfairComparison, match="other is trained on 3 of the 2,000 test tracks of a"):
         entrants([contestant(prepared, "a"), contestant(other)])
 
 
