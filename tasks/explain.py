@@ -14,7 +14,7 @@ class ExplainModel(UsesNetworks):
     A job owes it with ``evaluation.explain: true``; its report then shows it.
     """
 
-    version = 2
+    version = 3
     reads = ("thresholds", "evaluation.explain_tracks", "seed")
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
     upload_prefix = "explain"

@@ -13,6 +13,7 @@ from tasks.train import UsesNetworks
 class ExportModel(UsesNetworks):
     """Write the networks as ONNX files that O2Physics and Python read, verified by running them."""
 
+    version = 2
     reads = ("thresholds", "export")
     uploads = (
         *((f"{species.name}.onnx", "onnx") for species in TARGETS),

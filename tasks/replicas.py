@@ -76,6 +76,7 @@ class MeasureSpread(UsesNetworks):
     #: It goes to steps in another way, see :func:`tasks.remote.choose_for_steps`.
     exclude_params_req_set: ClassVar[set[str]] = {"workflow"}
 
+    version = 2
     reads = ("thresholds",)
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
     upload_prefix = "replicas"

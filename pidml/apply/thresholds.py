@@ -61,8 +61,9 @@ def spans(thresholds: Mapping[str, float], table: Mapping[str, Any] | None) -> d
 
 
 def replaced_per_pt(table: Mapping[str, Any] | None, changes: Mapping[str, float]) -> dict[str, Any] | None:
-    """Return the content of ``thresholds_pt.json`` with thresholds by hand in every bin of their species."""
+    """Return the content of ``thresholds_pt.json`` with thresholds by hand, at every momentum."""
     if table is None:
         return None
     own = {name: [changes.get(name, each) for each in values] for name, values in table["thresholds"].items()}
-    return {**table, "thresholds": own}
+    outside = {name: changes.get(name, each) for name, each in table.get("outside", {}).items()}
+    return {**table, "thresholds": own} | ({"outside": outside} if outside else {})

@@ -64,6 +64,25 @@ def choose(rule: Thresholds, truth: NDArray[np.bool_], certainty: NDArray[np.flo
     return Choice(_between(ranked[cuts[best]], below), reached, met)
 
 
+def reached_at(rule: Thresholds, truth: NDArray[np.bool_], certainty: NDArray[np.float32], threshold: float) -> float:
+    """Return the F1, purity or efficiency that a rule is about, at a given threshold; NaN where it is undefined.
+
+    Args:
+        rule: its ``mode``.
+        truth: whether each track is of the species, shape (tracks,).
+        certainty: float32, shape (tracks,).
+        threshold: a track is accepted when its certainty is at or above it.
+    """
+    accepted = certainty >= np.float32(threshold)
+    true_positives, signal = int((truth & accepted).sum()), int(truth.sum())
+    over, under = {
+        "f1": (2 * true_positives, int(accepted.sum()) + signal),
+        "efficiency": (true_positives, signal),
+        "purity": (true_positives, int(accepted.sum())),
+    }[rule.mode]
+    return over / under if under else float("nan")
+
+
 def _between(lowest: float, below: float) -> float:
     """Return a threshold between the lowest certainty that is accepted and the next one, which float32 tells apart.
 

@@ -15,7 +15,8 @@ attention_model_211.onnx …    the same files under the names that O2Physics lo
 pid.onnx                      all six certainties at once, (batch, 6), in the order of the table below
 columns_for_training.json     features, in the order of the input's columns
 scaling_params.json           mean and standard deviation of the features that are standardised; others enter raw
-thresholds.json               certainty from which a track is accepted: {rule}, on validation tracks
+thresholds.json               certainty from which a track is accepted, chosen on validation tracks of all momenta for
+                              {overall}
 {per_pt}model.pt or model_*.pt        trained weights for pidml, to train on from (training.warm_start)
 manifest.json                 SHA-256 and size of every file, and the facts on this page for programs
 
@@ -37,7 +38,7 @@ Training
 {untaught}
 Output
 ------
-A certainty in [0, 1]. Accept a track when it is at or above the threshold:
+A certainty in [0, 1]. Accept a track when it is at or above the threshold{table_is}:
 
 {table}
 {notices}
@@ -67,8 +68,12 @@ directory, the PDG code of the species, and as minimum certainty the threshold f
 
 
 _PER_PT = (
-    "thresholds_pt.json            the same for each bin of transverse momentum; outside them thresholds.json holds\n"
+    "thresholds_pt.json            the same where transverse momentum is known:\n"
+    "                              {rule};\n"
+    '                              the other bins (not "own") and tracks outside have one threshold together\n'
 )
+_UNMET = " as far as the notes below say"
+_TABLE_PER_PT = " of its transverse momentum\n(thresholds_pt.json) or, at all momenta alike"
 
 
 def _patterns(training: Mapping[str, Any]) -> str:
@@ -108,8 +113,9 @@ def readme(facts: Mapping[str, Any]) -> str:
         tof=facts["momentum_limits"]["tof"],
         trd=facts["momentum_limits"]["trd"],
         input="features",
-        rule=choice["rule"],
-        per_pt=_PER_PT if choice["per_pt"] else "",
+        overall=choice["overall_rule"] + ("" if all(each["met"] for each in choice["species"].values()) else _UNMET),
+        per_pt=_PER_PT.format(rule=choice["rule"]) if choice["per_pt"] else "",
+        table_is=_TABLE_PER_PT if choice["per_pt"] else "",
         notices=_notes(choice["notices"]),
         **{key: facts[key] for key in ("architecture", "pidml", "opset", "ir_version")},
         features=" ".join(facts["features"]),

@@ -12,6 +12,7 @@ from pidml import __version__, tracks
 from pidml.atomic import explained, write_json, write_text
 from pidml.data.prepared import PreparedDataset
 from pidml.errors import ExportError
+from pidml.evaluation.tables import plain
 from pidml.evaluation.working_points import WorkingPoints, read_working_points
 from pidml.export.files import (
     COLUMNS_FILE,
@@ -133,7 +134,12 @@ def _facts(
             }
             for target in TARGETS
         ],
-        "threshold_choice": points.record() | {"rule": points.rule.rule, "notices": points.notices()},
+        "threshold_choice": {
+            **plain(points.record()),
+            "rule": points.rule.rule,
+            "overall_rule": points.rule.overall,
+            "notices": points.notices(),
+        },
         "check": {"tracks": checked, "largest_difference": difference, "tolerance": job.export.tolerance},
     }
 

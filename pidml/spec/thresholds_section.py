@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from pidml.spec.base import Real, Reals, Section, setting
 
+#: Fewest tracks of a species that give a bin, or all bins with fewer together, a threshold of its own.
+FEWEST_IN_BIN = 50
+
 
 class Thresholds(Section):
     """What thresholds are chosen for, on the validation sample."""
@@ -16,10 +19,12 @@ class Thresholds(Section):
         "f1", "f1: largest F1; purity: most tracks at the target purity; efficiency: purest at the target efficiency"
     )
     target: Real = setting(0.9, "purity, efficiency: the value to reach", gt=0, lt=1)
-    per_pt: bool = setting(False, "also a threshold for every bin of transverse momentum")
+    per_pt: bool = setting(
+        False, "also a threshold for every bin of transverse momentum that has 50 tracks of the species or more"
+    )
     pt_edges: Annotated[Reals, Field(min_length=2)] = setting(
         (0.0, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0),
-        "edges of these bins; outside the overall threshold holds",
+        "edges of these bins; bins with fewer tracks, and tracks outside, have one threshold together",
         "GeV/c",
     )
 
@@ -31,9 +36,14 @@ class Thresholds(Section):
 
     @property
     def rule(self) -> str:
-        """What thresholds are chosen for, in words."""
-        words = "largest F1" if self.mode == "f1" else f"{self.mode} ≥ {self.target:g}"
-        return words + (" in each bin of transverse momentum" if self.per_pt else "")
+        """What the thresholds in use are chosen for, in words."""
+        where = f" in each bin of transverse momentum with {FEWEST_IN_BIN} or more tracks of the species"
+        return self.overall + (where if self.per_pt else "")
+
+    @property
+    def overall(self) -> str:
+        """What the thresholds for all momenta together are chosen for, in words."""
+        return "largest F1" if self.mode == "f1" else f"{self.mode} ≥ {self.target:g}"
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the mode reads."""

@@ -1,6 +1,7 @@
 import itertools
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_what_a_mode_does_not_read_does_not_count():
 def test_thresholds_by_hand_hold_in_every_bin():
     table = {"pt_edges": [0.0, 1.0, 2.0], "thresholds": {"pion": [0.1, 0.2], "kaon": [0.3, 0.4]}}
     assert replaced_per_pt(table, {"kaon": 0.9})["thresholds"] == {"pion": [0.1, 0.2], "kaon": [0.9, 0.9]}
+    assert "outside" not in replaced_per_pt(table, {"kaon": 0.9})
+    outside = replaced_per_pt(table | {"outside": {"pion": 0.5, "kaon": 0.6}}, {"kaon": 0.9})["outside"]
+    assert outside == {"pion": 0.5, "kaon": 0.9}
     assert replaced_per_pt(None, {"kaon": 0.9}) is None
 
 
@@ -101,7 +105,7 @@ def job_with(**values):
     return small_job().model_copy(update={"thresholds": Thresholds(**values)})
 
 
-def test_bins_have_thresholds_of_their_own_and_the_rest_the_overall_one(prepared, folder):
+def test_bins_have_thresholds_of_their_own_and_the_rest_one_together(prepared, folder):
     rule = Thresholds(mode="efficiency", target=0.9, per_pt=True, pt_edges=EDGES)
     points = read_working_points([folder], prepared, rule)
     validation = prepared.split("validation")
@@ -110,7 +114,8 @@ def test_bins_have_thresholds_of_their_own_and_the_rest_the_overall_one(prepared
     limits = points.at(pt)
     outside = (pt < EDGES[0]) | (pt >= EDGES[-1])
     assert outside.any()
-    np.testing.assert_array_equal(limits[outside], np.tile(points.thresholds.astype(np.float32), (outside.sum(), 1)))
+    rest = np.array([points.remainders[name].choice.threshold for name in TARGET_NAMES], np.float32)
+    np.testing.assert_array_equal(limits[outside], np.tile(rest, (outside.sum(), 1)))
     np.testing.assert_array_equal(at_pt(points.thresholds, json.loads(json.dumps(points.table())), pt), limits)
     own = 0
     for position, target in enumerate(TARGETS):
@@ -120,12 +125,76 @@ def test_bins_have_thresholds_of_their_own_and_the_rest_the_overall_one(prepared
             choice = points.bins[target.name][index]
             if (mine & truth).sum() < 50:
                 assert choice is None
-                assert (limits[mine, position] == np.float32(points.thresholds[position])).all()
+                assert (limits[mine, position] == rest[position]).all()
                 continue
             own += 1
             accepted = certainty[mine, position] >= limits[mine, position]
             assert np.mean(accepted[truth[mine]]) == pytest.approx(0.9, abs=0.02)
     assert own >= 9
+
+
+def rare_at_high_momentum(tracks=6000):
+    """Kaons of which few have a high momentum, where they are hard to tell; every other species is as certain anywhere.
+
+    Returns a sample and certainties: kaons 300 at 0–1, 40 each at 1–2 and 2–3 and outside, 10 at 3–4.
+    """
+    rng = np.random.default_rng(3)
+    pt = rng.uniform(0, 5, tracks).astype(np.float32)
+    pdg = rng.choice([each.pdg for each in TARGETS if each.name != "kaon"], tracks)
+    for low, count in ((0, 300), (1, 40), (2, 40), (3, 10), (4, 40)):
+        rows = np.flatnonzero((pt >= low) & (pt < low + 1))[:count]
+        pdg[rows] = 321
+    truth = pdg[:, None] == np.array([each.pdg for each in TARGETS])
+    certainty = np.where(truth, 0.5, 0.0) + 0.5 * rng.random(truth.shape)
+    kaons = (pdg == 321) & (pt >= 1)
+    certainty[kaons, 1] = 0.6 * rng.random(kaons.sum())  # hard to tell
+    sample = SimpleNamespace(pdg=pdg, column=lambda name: {"fPt": pt}[name])
+    return sample, certainty.astype(np.float32), pt
+
+
+HARD = Thresholds(mode="efficiency", target=0.9, per_pt=True, pt_edges=(0.0, 1.0, 2.0, 3.0, 4.0))
+
+
+def test_bins_with_few_tracks_reach_the_target_together_and_are_named(caplog):
+    sample, certainty, pt = rare_at_high_momentum()
+    with caplog.at_level(logging.WARNING):
+        points = chosen(HARD, sample, certainty)
+    accepted, kaons = certainty[:, 1] >= points.at(pt)[:, 1], sample.pdg == 321
+    assert accepted[kaons].mean() >= 0.9
+    assert accepted[kaons & (pt >= 1)].mean() >= 0.9
+    table = points.table()
+    assert table["own"]["kaon"] == [True, False, False, False]
+    assert len({*table["thresholds"]["kaon"][1:], table["outside"]["kaon"]}) == 1
+    assert table["outside"]["kaon"] < points.overall["kaon"].threshold
+    (line,) = (line for line in points.notices() if line.startswith("kaon"))
+    reached = {low: accepted[kaons & (pt >= low) & (pt < low + 1)].mean() for low in (1, 2, 3)}
+    for low, value in reached.items():
+        assert f"{low}–{low + 1} ({value:.4f})" in line
+    assert f"efficiency {accepted[kaons & (pt >= 1)].mean():.4f} on these tracks" in line
+    assert line in caplog.text
+    record = points.record()["bins"]["kaon"]
+    assert [each["own"] for each in record] == table["own"]["kaon"]
+    assert [each["reached"] for each in record[1:]] == pytest.approx(list(reached.values()))
+    assert not [line for line in points.notices() if line.startswith("pion")]
+
+
+def test_bins_with_few_tracks_together_have_the_threshold_of_all_momenta():
+    sample, certainty, pt = rare_at_high_momentum()
+    sample.pdg[(sample.pdg == 321) & (pt >= 2)] = 211
+    points = chosen(HARD, sample, certainty)
+    assert points.table()["thresholds"]["kaon"][1:] == [points.overall["kaon"].threshold] * 3
+    assert points.table()["own"]["kaon"] == [True, False, False, False]
+    (line,) = (line for line in points.notices() if line.startswith("kaon"))
+    efficiency = (certainty[(sample.pdg == 321) & (pt >= 1), 1] >= np.float32(points.overall["kaon"].threshold)).mean()
+    assert f"40 of the species together, have the threshold of all momenta; it has efficiency {efficiency:.4f}" in line
+    assert "2–3 (undefined)" in line
+
+
+def test_thresholds_per_bin_of_older_bundles_hold_as_they_did():
+    overall = np.linspace(0.1, 0.6, 6)
+    table = {"pt_edges": [0.0, 1.0], "unit": "GeV/c", "thresholds": {name: [0.9] for name in TARGET_NAMES}}
+    found = at_pt(overall, table, np.array([0.5, 2.0], np.float32))
+    np.testing.assert_array_equal(found, np.array([np.full(6, 0.9), overall], np.float32))
 
 
 def test_the_benchmark_cuts_every_method_where_the_job_says(prepared, folder, tmp_path, monkeypatch):
@@ -181,6 +250,15 @@ def test_the_bundle_holds_thresholds_per_bin(prepared, folder, tmp_path):
     readme = (tmp_path / "bundle" / "README").read_text()
     assert "purity ≥ 0.93 in each bin of transverse momentum" in readme
     assert "thresholds_pt.json" in readme
+    assert "chosen on validation tracks of all momenta for purity ≥ 0.93 thresholds_pt.json" in " ".join(readme.split())
+    assert max(map(len, readme.splitlines())) <= 120
+    choice, table = bundle.manifest["threshold_choice"], bundle.pt_table
+    short = [name for name in TARGET_NAMES if not all(table["own"][name])]
+    assert short
+    for name in short:
+        (line,) = (line for line in choice["notices"] if line.startswith(f"{name}: fewer than 50"))
+        assert line in " ".join(readme.split())
+        assert [each["own"] for each in choice["bins"][name]] == table["own"][name]
     assert bundle.manifest["threshold_choice"]["target"] == 0.93
     plain = export_bundle([folder], prepared, job_with(), tmp_path / "plain")
     assert "thresholds_pt.json" not in plain.files
