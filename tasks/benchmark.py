@@ -10,7 +10,7 @@ from tasks.train import UsesNetworks
 class Benchmark(UsesNetworks):
     """Measure purity, efficiency, F1 and AUC on the test sample, beside nσ, Bayesian PID and the exact optimum."""
 
-    version = 2
+    version = 3
     reads = ("thresholds", "evaluation")
     uploads = (("*.png", "image"), ("*.csv", "log"), ("*.json", "log"))
     upload_prefix = "benchmark"

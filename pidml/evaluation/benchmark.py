@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ def judge(
         record["fraction_of_optimum"] = tables.fractions(_paired(sample, methods[0], methods[-1], edges), job.seed)
     record["threshold_choice"] = thresholds.record() if isinstance(thresholds, WorkingPoints) else None
     record["notices"] = thresholds.notices() if isinstance(thresholds, WorkingPoints) else []
+    record["notices"] += [_reasons(method.undefined) for method in methods if method.undefined]
     record = tables.plain(record)
     record["plots"] = plots.draw_all(results, record, out_dir) if draw else []
     with atomic_file(out_dir / "metrics.csv") as temporary:
@@ -128,19 +129,26 @@ def _traditional(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: 
     selection = nsigma_selection(prepared, job.evaluation)
     if selection is None:
         return NO_NSIGMA
+    undefined = selection.undefined
+    if len(undefined) == len(species.TARGETS):
+        return _reasons(undefined)
+    if undefined:
+        _log.warning("%s", _reasons(undefined))
     scores = score_table(test, lambda rows: -selection.deviations(test, rows), scratch)
     # Thresholds accept "≥", nσ accepts "<".
     limit = float(np.nextafter(np.float32(-selection.limit), np.float32(0)))
     thresholds = np.full(len(species.TARGETS), limit)
     label = rf"$|n\sigma| < {selection.limit:g}$"
-    return Method("nsigma", label, selection.description, scores, thresholds, probabilistic=False)
+    return Method("nsigma", label, selection.description, scores, thresholds, probabilistic=False,
+                  undefined=undefined)  # fmt: skip
 
 
 def _bayesian(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path) -> Method | str:
     """Return the Bayesian approach, or why it cannot be had."""
     made = bayesian(prepared, job.evaluation.pt_edges)
     if made is None:
-        return NO_NSIGMA
+        selection = nsigma_selection(prepared, job.evaluation)
+        return _reasons(selection.undefined) if selection and selection.undefined else NO_NSIGMA
     validation = prepared.split("validation")
     on_validation = score_table(validation, lambda rows: made.predict(validation, rows), scratch)
     scores = score_table(test, lambda rows: made.predict(test, rows), scratch)
@@ -160,6 +168,14 @@ def _optimum(prepared: PreparedDataset, test: Split, job: JobSpec, scratch: Path
     text = "exact posterior of the simulation for the networks' inputs"
     text += f", thresholds of {job.thresholds.rule} on the validation sample"
     return _cut("optimum", "exact optimum", text, test, scores, chosen(job.thresholds, validation, on_validation))
+
+
+def _reasons(undefined: Mapping[str, str]) -> str:
+    """Say of which species nσ is not known, and why."""
+    shared: dict[str, list[str]] = {}
+    for name, reason in undefined.items():
+        shared.setdefault(reason, []).append(name)
+    return "nσ is undefined for " + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in shared.items())
 
 
 def read_thresholds(train_dirs: Sequence[Path]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pidml import species
 from pidml.data.prepared import PreparedDataset, Split
-from pidml.evaluation.response import HYPOTHESES, Response, calibrate
+from pidml.evaluation.response import FEWEST_TRACKS, HYPOTHESES, Response, calibrate
 from pidml.spec.model_sections import Evaluation
 
 Deviations = NDArray[np.float32]
@@ -39,6 +39,9 @@ class Source(Protocol):
     def log_width(self, hypothesis: str, split: Split, rows: slice) -> tuple[Deviations | float, Deviations | float]:
         """Return ln σ of TPC and of TOF up to a constant common to all hypotheses, (tracks,) or a number."""
 
+    def lacking(self) -> dict[str, str]:
+        """Return of π, K and p the hypotheses without nσ → why, and what is needed."""
+
 
 class _TableColumns:
     """nσ as the table gives it."""
@@ -59,6 +62,9 @@ class _TableColumns:
 
     def log_width(self, hypothesis: str, split: Split, rows: slice) -> tuple[float, float]:  # noqa: ARG002
         return 0.0, 0.0  # the table has no resolutions: all hypotheses are taken to have the same
+
+    def lacking(self) -> dict[str, str]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,14 @@ class _Calibrated:
         widths = np.asarray(tpc.centre(p) + np.log(tpc.width(p)), np.float32)
         return widths, np.log(tof.width(p)).astype(np.float32) if tof else 0.0
 
+    def lacking(self) -> dict[str, str]:
+        return {
+            each: f"{self.response.tracks[each]} training tracks of both charges with dE/dx are too few to calibrate "
+            f"it on, at least {FEWEST_TRACKS}, spread over momentum, are needed"
+            for each in HYPOTHESES
+            if each not in self.response.tpc
+        }
+
 
 @dataclass(frozen=True)
 class NSigmaSelection:
@@ -109,6 +123,13 @@ class NSigmaSelection:
             f"|nσ| < {self.limit:g}: TPC alone, with TOF above p = {self.combine_above:g} GeV/c where there is "
             f"TOF; wrong sign rejected; nσ from {self.source.description}"
         )
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Target species that cannot be selected because their nσ is not known → why."""
+        lacking = self.source.lacking()
+        own = {target.name: _HYPOTHESIS_OF[target.name.removeprefix("anti")] for target in species.TARGETS}
+        return {name: lacking[hypothesis] for name, hypothesis in own.items() if hypothesis in lacking}
 
     def deviations(self, split: Split, rows: slice) -> Deviations:
         """Return each track's deviation from each target species, shape (tracks, 6), float32, in standard deviations.

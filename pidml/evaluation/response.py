@@ -34,6 +34,9 @@ ALL_HYPOTHESES: dict[str, species.Species] = {
 }
 _BINS_PER_UNIT = 12  # bins per unit of ln p: 8 % of the momentum each
 _MIN_TRACKS = 60  # per bin: the median is then known to 0.16 σ
+_FEWEST_BINS = 2
+#: Fewest tracks of a species, spread over momentum, that its response can be measured on.
+FEWEST_TRACKS = _FEWEST_BINS * _MIN_TRACKS
 _MAX_TRACKS = 2_000_000
 
 
@@ -61,7 +64,7 @@ def profile(momentum: Real, values: Real) -> Profile | None:
     order = np.argsort(momentum, kind="stable")
     x, y = np.log(momentum[order]), values[order]
     starts = _bin_starts(x)
-    if len(starts) < 2:
+    if len(starts) < _FEWEST_BINS:
         return None
     parts = list(zip(starts, [*starts[1:], len(x)], strict=True))
     middle = np.array([np.median(x[low:high]) for low, high in parts])
@@ -103,10 +106,16 @@ def _interpolated(x: Real, y: Real, flat: bool = False) -> Callable[[Real], Real
 
 @dataclass(frozen=True)
 class Response:
-    """Calibrated responses by hypothesis (El, Mu, Pi, Ka, Pr); a hypothesis without enough tracks is absent."""
+    """Calibrated responses by hypothesis (El, Mu, Pi, Ka, Pr); a hypothesis without enough tracks is absent.
+
+    Attributes:
+        tpc, tof: the responses.
+        tracks: hypothesis → tracks with a TPC signal that there were to calibrate it on.
+    """
 
     tpc: dict[str, Profile]
     tof: dict[str, Profile]
+    tracks: dict[str, int]
 
     def tpc_nsigma(self, hypothesis: str, momentum: NDArray[np.float32], signal: NDArray[np.float32]) -> Real:
         """Return (dE/dx ÷ expected − 1) / relative resolution, shape (tracks,); NaN where dE/dx is missing."""
@@ -136,14 +145,16 @@ def calibrate(train: Split) -> Response:
     beta = np.asarray(train.column("fBeta")[used], np.float64) if "fBeta" in train.aux_names else None
     tpc: dict[str, Profile] = {}
     tof: dict[str, Profile] = {}
+    tracks: dict[str, int] = {}
     for hypothesis, particle in ALL_HYPOTHESES.items():
         own = (kind == particle.pdg) & (momentum > 0)
         mine = own & (signal > 0)
+        tracks[hypothesis] = int(np.count_nonzero(mine))
         _keep(tpc, hypothesis, momentum[mine], np.log(signal[mine]))
         if beta is not None:
             mine = own & (beta > 0)
             _keep(tof, hypothesis, momentum[mine], 1.0 / beta[mine] - inverse_beta(momentum[mine], particle.mass))
-    return Response(tpc, tof)
+    return Response(tpc, tof, tracks)
 
 
 def _keep(into: dict[str, Profile], hypothesis: str, momentum: Real, values: Real) -> None:

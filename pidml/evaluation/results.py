@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from pidml.evaluation.counts import (
     bin_index,
     class_index,
 )
+from pidml.species import TARGET_NAMES
 
 Scores = NDArray[np.float32]
 Groups = dict[tuple[int | None, int | None], NDArray[np.uint32]]
@@ -63,6 +64,7 @@ class Method:
         thresholds: (6,) float64; a track is accepted when score ≥ threshold; NaN accepts nothing.
         probabilistic: whether scores are certainties in [0, 1].
         at: gives, for some tracks, thresholds that differ from track to track, float32 (tracks, 6).
+        undefined: species that the method cannot identify → why; it has no figures of merit for them.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Method:
     thresholds: NDArray[np.float64]
     probabilistic: bool = True
     at: Callable[[slice], NDArray[np.float32]] | None = None
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
     def selected(self, rows: slice) -> NDArray[np.bool_]:
         """Return the decisions on some tracks, shape (tracks, 6)."""
@@ -87,7 +90,7 @@ class Result:
     Attributes:
         counts: outcomes by species, pattern and bin.
         auc: (pattern or None, bin or None) → AUC per species, shape (6,).
-        curves: per species.
+        curves: per species; without points where the method is undefined.
         reliability: None unless scores are certainties.
         accepted: int64 (classes, 6): tracks of each class accepted as each species.
         chosen: int64 (classes, 6): tracks of each class whose highest certainty is each species', or None.
@@ -172,6 +175,9 @@ def _ranked(
     curves = []
     for target, pdg in enumerate(TARGET_PDG):
         scores, truth = np.ascontiguousarray(method.scores[:, target]), sample.pdg == pdg
+        if TARGET_NAMES[target] in method.undefined:
+            curves.append(metrics.curve(truth[:0], scores[:0]))
+            continue
         for key, rows in grouped.items():
             auc[key][target] = metrics.auc(truth[rows], scores[rows])
         curves.append(metrics.curve(truth, scores, _CURVE_POINTS))

@@ -25,6 +25,7 @@ DENOMINATOR = (
 ALL = "all"
 SELECTIONS: dict[str, int | None] = {ALL: None} | {PATTERN_NAMES[pattern]: pattern for pattern in PATTERNS}
 _METRICS = ("purity", "efficiency", "f1")
+_FIGURES = (*(f"{name}{end}" for name in _METRICS for end in ("", "_low", "_high")), "auc")
 
 
 def finite(value: float) -> float | None:
@@ -59,7 +60,8 @@ def plain(value: Any) -> Any:
 def rows_of(result: Result) -> list[dict[str, Any]]:
     """Return one flat record per species, selection and bin of a method, the sum over all momenta first.
 
-    ``pt_low`` and ``pt_high`` are None in the sums, which include tracks outside the bins. Undefined values are NaN.
+    ``pt_low`` and ``pt_high`` are None in the sums, which include tracks outside the bins. Undefined values are NaN,
+    all figures of merit of a species that the method cannot identify among them.
     """
     rows = []
     for position, target in enumerate(species.TARGETS):
@@ -74,7 +76,8 @@ def rows_of(result: Result) -> list[dict[str, Any]]:
                 low, high = result.counts.edges[index : index + 2]
                 rows.append({**head, "pt_low": low, "pt_high": high, **_values(binned, judged, index)}
                             | {"auc": result.auc[pattern, index][position]})  # fmt: skip
-    return rows
+    undefined = dict.fromkeys(_FIGURES, math.nan)
+    return [row | undefined if row["species"] in result.method.undefined else row for row in rows]
 
 
 def _values(outcome: Outcome, judged: Performance, index: int) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def method_record(result: Result) -> dict[str, Any]:
     record: dict[str, Any] = {
         "label": method.label,
         "description": method.description,
+        "undefined": dict(method.undefined),
         "thresholds": dict(zip(names, method.thresholds.tolist(), strict=True)) if method.probabilistic else None,
         "confusion": {"rows": CLASS_NAMES, "columns": names, "accepted": result.accepted, "highest": result.chosen},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def against_pt(record: dict[str, Any], particle: Species, path: Path) -> None:
         panels = figure.subplots(3, 1, sharex=True, gridspec_kw={"hspace": 0.07})
         figure.subplots_adjust(top=0.95, bottom=0.075, left=0.115)
         for axes, metric in zip(panels, _TITLES, strict=True):
-            for name in sorted(own, key=lambda each: each == "network"):
+            for name in _defined(record, particle, own):
                 _points(axes, edges, own[name]["all"]["bins"], metric, name, particle, record["methods"][name]["label"])
             axes.set_ylim(0.0, 1.08)
             axes.set_xlim(edges[0], edges[-1])
@@ -57,6 +57,12 @@ def against_pt(record: dict[str, Any], particle: Species, path: Path) -> None:
         panels[-1].set_xlabel(style.PT)
         style.label(panels[0], True, f"test sample, {style.tracks_text(record['sample']['tracks'])}")
         style.save(figure, path)
+
+
+def _defined(record: dict[str, Any], particle: Species, names: Iterable[str]) -> list[str]:
+    """Return the methods that can identify a species, the network last, which is drawn above the others."""
+    there = [name for name in names if particle.name not in record["methods"][name]["undefined"]]
+    return sorted(there, key=lambda each: each == "network")
 
 
 def _points(
@@ -91,7 +97,8 @@ def curves(results: Sequence[Result], record: dict[str, Any], particle: Species,
     with style.canvas((10.0, 4.9)) as figure:
         left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.22})
         figure.subplots_adjust(left=0.075, right=0.98, bottom=0.125)
-        for result in sorted(results, key=lambda each: each.method.name == "network"):
+        by_name = {result.method.name: result for result in results}
+        for result in (by_name[name] for name in _defined(record, particle, by_name)):
             name, full = result.method.name, result.curves[position]
             overall, looks = own[name]["all"]["overall"], look(name, particle)
             text = result.method.label if name != "nsigma" else r"$n\sigma$, any $n$"

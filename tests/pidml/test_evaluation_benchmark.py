@@ -16,7 +16,8 @@ from pidml.errors import CorruptFile, NoLabels, NoTracks
 from pidml.evaluation.benchmark import judge, read_thresholds, summary_lines
 from pidml.evaluation.optimum import exact_posterior
 from pidml.evaluation.working_points import chosen
-from pidml.plots import comparison
+from pidml.plots import comparison, performance
+from pidml.report.collect import summary
 from pidml.spec import JobSpec
 from pidml.spec.thresholds_section import Thresholds
 
@@ -172,6 +173,57 @@ def test_species_absent_from_the_test_sample_is_undefined(tmp_path):
 def test_species_absent_from_the_test_sample_is_drawn_as_such(tmp_path):
     record = judge(without_kaons(tmp_path / "data"), blurred, np.full(6, 0.5), JobSpec(), tmp_path)
     assert len(record["plots"]) == len(list(tmp_path.glob("*.png"))) == 6 * 4 + 4
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A benchmark on so few tracks that nσ can be calibrated for pions alone."""
+    folder = tmp_path_factory.mktemp("few")
+    data = write_prepared(folder / "data", (1_200, 500, 2_000))
+    return folder, judge(data, blurred, np.full(6, 0.5), JobSpec(), folder)
+
+
+UNCALIBRATED = ("kaon", "proton", "antikaon", "antiproton")
+
+
+def test_species_that_cannot_be_calibrated_are_undefined_and_named(few):
+    folder, record = few
+    table = pd.read_csv(folder / "metrics.csv").query("method == 'nsigma'")
+    for name in species.TARGET_NAMES:
+        own = record["species"][name]["nsigma"]["all"]["overall"]
+        undefined = [own[key] is None for key in ("f1", "f1_low", "f1_high", "purity", "efficiency", "auc")]
+        assert all(undefined) if name in UNCALIBRATED else not any(undefined), name
+        assert own["signal"] > 0
+        in_csv = table[table["species"] == name][["f1", "efficiency_low", "auc"]].isna().all(axis=None)
+        assert in_csv == (name in UNCALIBRATED)
+    assert set(record["methods"]["nsigma"]["undefined"]) == set(UNCALIBRATED)
+    pdg = np.abs(PreparedDataset.open(folder / "data").split("train").pdg)
+    (line,) = (line for line in record["notices"] if "nσ" in line)
+    for names, count in (("kaon, antikaon", (pdg == 321).sum()), ("proton, antiproton", (pdg == 2212).sum())):
+        assert 0 < count < 120
+        assert f"{names}: {count} training tracks" in line
+    assert "at least 120" in line
+    assert record["not_available"]["bayes"] == line
+    assert "nsigma f1    –  " in summary_lines(record)[1]
+
+
+def test_the_verdict_counts_no_species_without_a_figure(few):
+    folder, record = few
+    (folder / "metrics.json").write_text(json.dumps(record))
+    text = summary(folder)["verdict"]
+    assert "than the nσ selection for" in text
+    assert "of 2 species" in text
+
+
+def test_curves_of_undefined_methods_are_not_drawn(few, monkeypatch):
+    folder, record = few
+    shown = []
+    monkeypatch.setattr(performance.style, "save", lambda figure, _: shown.extend(
+        line.get_label() for axes in figure.axes for line in axes.containers))  # fmt: skip
+    performance.against_pt(record, species.by_name("kaon"), folder / "kaon.png")
+    assert not [label for label in shown if "sigma" in label]
+    performance.against_pt(record, species.by_name("pion"), folder / "pion.png")
+    assert [label for label in shown if "sigma" in label]
 
 
 def test_data_without_labels_and_empty_samples_are_refused(tmp_path):
