@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pidml.errors import CorruptFile, InputMissing, MissingColumn, PidmlError
 
 _FRAME = re.compile(r"^DF_(\d+)$")
+_MAGIC = b"root"  # what every ROOT file begins with
+_NO_ROOT = "name AO2D files or track tables, which are ROOT files; if it should be one, fetch or make it again"
 _HINT = "fetch or make the file again; `pidml` verifies sizes and checksums where the job states them"
 
 
@@ -56,6 +58,10 @@ def open_root(path: Path) -> Iterator[Any]:
         size = path.stat().st_size
         if not size:
             raise CorruptFile(f"{path}: the file is empty", _HINT)
+        with path.open("rb") as stream:
+            begins = stream.read(len(_MAGIC))
+        if begins != _MAGIC:
+            raise CorruptFile(f"{path}: not a ROOT file: it begins with {begins!r}, not {_MAGIC!r}", _NO_ROOT)
         # Plain reads: pages of a memory map would count as memory of this process, as many as the file has.
         file = uproot.open(
             path, object_cache=None, array_cache=None, handler=uproot.MultithreadedFileSource, num_workers=1

@@ -33,6 +33,11 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, int) and not isinstance(value, bool) else list_as_tuple(value)
 
 
+def number_as_text(value: Any) -> Any:
+    """YAML reads 32 as a number where a setting is one of several words."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Real = Annotated[float, BeforeValidator(_whole_as_float), Field(allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], BeforeValidator(list_as_tuple)]
 Reals = Annotated[tuple[Real, ...], BeforeValidator(list_as_tuple)]

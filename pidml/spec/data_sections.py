@@ -168,7 +168,9 @@ class Preparation(Section):
 
     features: Names = setting(tracks.FEATURES, "columns that networks see, in this order", min_length=1)
     standardised: Names = setting(
-        tracks.STANDARDISED, "features scaled to mean 0 and standard deviation 1; others are raw"
+        tracks.STANDARDISED,
+        "features scaled to mean 0 and standard deviation 1; others are raw. By default those of this list that are "
+        "among the features",
     )
     useless_features: Literal["refuse", "allow"] = setting(
         "refuse",
@@ -181,6 +183,15 @@ class Preparation(Section):
     test_fraction: Real = setting(0.20, "part of the tracks for the final evaluation", gt=0, lt=1)
     max_tracks: int = setting(0, "tracks taken at most; 0 takes all", ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _standardised_features(cls, given: Any) -> Any:
+        """Standardise what is usual of the features, where the job says nothing of it."""
+        features = given.get("features") if isinstance(given, dict) and "standardised" not in given else None
+        if not isinstance(features, (list, tuple)):
+            return given
+        return {**given, "standardised": tuple(name for name in tracks.STANDARDISED if name in features)}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         allowed = [name for name in tracks.COLUMNS if name not in tracks.TRUTH_COLUMNS]
@@ -189,7 +200,10 @@ class Preparation(Section):
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a column stands twice")
         if stray := [name for name in self.standardised if name not in self.features]:
-            raise ValueError(f"standardised: not among the features: {', '.join(stray)}")
+            raise ValueError(
+                f"standardised: not among the features: {', '.join(stray)}; add them to features, or take them out of "
+                "standardised, or leave standardised out: the usual ones of the features are taken then"
+            )
         if self.validation_fraction + self.test_fraction >= 0.95:
             raise ValueError("validation_fraction + test_fraction must leave at least 5 % for training")
         return self

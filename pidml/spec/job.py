@@ -152,9 +152,19 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key {path!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     text = problem["msg"].removeprefix("Value error, ")
     text = text[0].lower() + text[1:]
+    if kind == "tuple_type":
+        text = _list_needed(given)
+    elif kind in ("too_short", "too_long"):
+        text = f"list{text[text.index(' ') :]}"  # pydantic calls it a tuple, or a value
     if isinstance(given, (dict, list, tuple)) or kind == "missing":
         return f"{path}: {text}" if path else text
     return f"{path} = {shortened(given)}: {text}"
+
+
+def _list_needed(given: Any) -> str:
+    """Say that a setting is a list, and how a single value is written as one."""
+    single = isinstance(given, (str, int, float)) and not isinstance(given, bool)
+    return "a list is needed" + (f": [{str(given)[:80]}]" if single and str(given) else "")
 
 
 def shortened(value: Any, length: int = 80) -> str:

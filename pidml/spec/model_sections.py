@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pidml import tracks
 from pidml.identity import file_checksum
-from pidml.spec.base import Counts, Real, Reals, Section, setting
+from pidml.spec.base import Counts, Real, Reals, Section, number_as_text, setting
 from pidml.spec.weight_files import weight_files
 
 #: Architectures that grow trees on the processor; all others are networks, trained by gradients.
@@ -125,7 +125,9 @@ class Training(Section):
     objective: Literal["binary", "softmax"] = setting(
         "binary", "one yes-or-no question per species, or one choice among all"
     )
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = setting("32", "arithmetic of the training")
+    precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(number_as_text)] = setting(
+        "32", "arithmetic of the training"
+    )
     compile: bool = setting(False, "compile the network before training (needs a C++ compiler)")
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where: device to train on")
     devices: int = setting(1, "where: number of devices", ge=1, le=64)

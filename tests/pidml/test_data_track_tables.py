@@ -149,9 +149,14 @@ def test_ao2d_files_are_recognised(tmp_path, tree):
 def test_absent_and_foreign_files_are_named(tmp_path):
     with pytest.raises(InputMissing, match=r"absent\.root"):
         track_tables.kind_of_file(tmp_path / "absent.root")
-    for name, content in (("empty.root", b""), ("text.root", b"<html>503</html>" * 100), ("short.root", b"root\0\0")):
+    for name, content, says in (
+        ("empty.root", b"", "empty"),
+        ("text.root", b"<html>503</html>" * 100, "not a ROOT file: it begins with b'<htm'"),
+        ("word.root", b"hello", "not a ROOT file: it begins with b'hell'"),
+        ("short.root", b"root\0\0", "truncated"),
+    ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CorruptFile, match=name):
+        with pytest.raises(CorruptFile, match=f"{name}.*{says}"):
             track_tables.kind_of_file(tmp_path / name)
 
 

@@ -17,6 +17,7 @@ from pidml.spec import JobSpec, job_of_task, load_job, parse_job, preset_names
 from pidml.spec.deployed_fields import DEPLOYED_FIELDS
 from pidml.spec.describe import describe
 from pidml.spec.server_task import FLAT_KEYS
+from pidml.tracks import FEATURES, STANDARDISED
 
 DEPLOYED = {
     "bs": 512, "max_epochs": 40, "dropout": 0.1, "gamma": 0.9, "patience": 5, "patience_threshold": 0.001,
@@ -88,16 +89,41 @@ def test_ends_of_the_deployed_ranges_are_accepted_and_what_lies_beyond_is_not(fi
         ({"dataset": {"files": ["a.root", "a.root"]}}, "files named twice: a.root"),
         ({"preparation": {"features": ["fPdgCode"]}}, "no such column: fPdgCode"),
         ({"preparation": {"validation_fraction": 0.6, "test_fraction": 0.4}}, "at least 5 %"),
+        ({"preparation": {"features": ["fP"], "standardised": ["fBeta"]}},
+         "standardised: not among the features: fBeta; add them to features, or take them out of standardised, or"),
+        ({"dataset": {"derive": "tpc_nsigma"}}, "dataset.derive = 'tpc_nsigma': a list is needed: [tpc_nsigma]"),
+        ({"dataset": {"files": "a.root"}}, "dataset.files = 'a.root': a list is needed: [a.root]"),
+        ({"evaluation": {"pt_edges": 1.5}}, "evaluation.pt_edges = 1.5: a list is needed: [1.5]"),
+        ({"preparation": {"features": {"fP": 1}}}, "preparation.features: a list is needed"),
+        ({"preparation": {"features": None}}, "preparation.features = None: a list is needed"),
+        ({"evaluation": {"pt_edges": [1]}}, "evaluation.pt_edges: list should have at least 2 items"),
+        ({"training": {"precision": 16}}, "input should be '32', 'bf16-mixed' or '16-mixed'"),
+        ({"training": {"precision": True}}, "input should be '32', 'bf16-mixed' or '16-mixed'"),
         ({"evaluation": {"pt_edges": [1, 1, 2]}}, "pt_edges must increase"),
         ([], "a job is a mapping"),
         ("text", "a job is a mapping"),
     ],
-)
+)  # fmt: skip
 def test_a_refusal_names_key_value_and_what_is_allowed(value: Any, text: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_job(value, "my.yaml")
     assert text in str(caught.value)
     assert "my.yaml" in str(caught.value)
+
+
+def test_features_alone_are_standardised_as_far_as_is_usual() -> None:
+    given = parse_job({"preparation": {"features": ["fPt", "fSign", "fDcaZ", "fTPCSignal"]}}, "my.yaml")
+    assert given.preparation.standardised == ("fTPCSignal", "fDcaZ")
+    listed = parse_job({"preparation": {"features": ["fP", "fDcaZ"], "standardised": ["fP"]}}, "my.yaml")
+    assert listed.preparation.standardised == ("fP",)
+    assert parse_job({"preparation": {"max_tracks": 5}}, "my.yaml").preparation.standardised == STANDARDISED
+    usual = parse_job({"preparation": {"features": list(FEATURES)}}, "my.yaml")
+    assert usual.identity("preparation") == JobSpec().identity("preparation")
+
+
+def test_precision_may_be_a_number() -> None:
+    given = parse_job({"training": {"precision": 32}}, "my.yaml")
+    assert given == parse_job({"training": {"precision": "32"}}, "my.yaml") == JobSpec()
 
 
 def test_a_job_file_may_be_yaml_or_json_and_relative_paths_start_at_the_file(tmp_path: Path) -> None:
