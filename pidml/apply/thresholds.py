@@ -46,18 +46,32 @@ def replaced(thresholds: Mapping[str, float], changes: Mapping[str, float]) -> d
 
 
 def spans(thresholds: Mapping[str, float], table: Mapping[str, Any] | None) -> dict[str, tuple[float, float]]:
-    """Return, per species, the lowest and highest threshold that may be applied: those of all bins, and the overall.
+    """Return, per species, the lowest and highest threshold that may be applied: those of all bins, and outside.
 
     >>> spans({"kaon": 0.5}, {"pt_edges": [0, 1, 2], "thresholds": {"kaon": [0.7, 0.4]}})
     {'kaon': (0.4, 0.7)}
 
     Args:
-        thresholds: species → overall threshold, which holds outside the bins.
+        thresholds: species → overall threshold.
         table: the content of ``thresholds_pt.json``, or None.
     """
     bins: Mapping[str, Sequence[float]] = {} if table is None else table["thresholds"]
-    used = {name: [each, *bins.get(name, ())] for name, each in thresholds.items()}
+    used = {name: [each, *bins.get(name, ())] for name, each in outside_bins(thresholds, table).items()}
     return {name: (min(values), max(values)) for name, values in used.items()}
+
+
+def outside_bins(thresholds: Mapping[str, float], table: Mapping[str, Any] | None) -> Mapping[str, float]:
+    """Return the thresholds of tracks outside the bins; the overall ones without bins, and in older bundles.
+
+    >>> outside_bins({"kaon": 0.5}, {"pt_edges": [0, 1], "thresholds": {"kaon": [0.7]}, "outside": {"kaon": 0.6}})
+    {'kaon': 0.6}
+
+    Args:
+        thresholds: species → overall threshold.
+        table: the content of ``thresholds_pt.json``, or None.
+    """
+    found: Mapping[str, float] = thresholds if table is None else table.get("outside", thresholds)
+    return found
 
 
 def replaced_per_pt(table: Mapping[str, Any] | None, changes: Mapping[str, float]) -> dict[str, Any] | None:

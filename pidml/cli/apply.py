@@ -77,7 +77,7 @@ def _print_summary(
     from rich.filesize import decimal
     from rich.table import Table
 
-    from pidml.apply.thresholds import spans
+    from pidml.apply.thresholds import outside_bins, spans
 
     def share(number: int) -> str:
         return f"{number / summary.tracks:.2%}" if summary.tracks else ""
@@ -96,7 +96,8 @@ def _print_summary(
     console.print(table)
     if per_pt is not None:
         edges = per_pt["pt_edges"]
-        outside = ", ".join(f"{name} {thresholds[name]:.4f}" for name in summary.accepted)
+        rest = outside_bins(thresholds, per_pt)
+        outside = ", ".join(f"{name} {rest[name]:.4f}" for name in summary.accepted)
         console.print(
             f"bins      thresholds depend on pT: {len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g} GeV/c; "
             f"outside them {outside}"

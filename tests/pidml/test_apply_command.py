@@ -130,20 +130,24 @@ def test_python_is_used_as_the_page_says(bundle, tmp_path, monkeypatch):
     }
 
 
-def test_thresholds_per_bin_of_pt_are_shown_and_recorded(bundle, tmp_path):
+@pytest.mark.parametrize("outside", [None, 0.125], ids=["older bundle", "own threshold outside"])
+def test_thresholds_per_bin_of_pt_are_shown_and_recorded(bundle, tmp_path, outside):
     overall = json.loads((bundle / "thresholds.json").read_text())
     bins = {name: [0.25, 0.5, 0.75] for name in TARGET_NAMES}
     table = {"pt_edges": [0.0, 0.5, 1.0, 5.0], "unit": "GeV/c", "thresholds": bins}
+    rest = {} if outside is None else {"outside": dict.fromkeys(TARGET_NAMES, outside)}
+    table |= rest
     changed_bundle(bundle, tmp_path / "bundle", "thresholds_pt.json", json.dumps(table).encode())
     given = write_tables(tmp_path / "tracks.root", {"DF_1": make_columns(300)})
     options = ("--out", tmp_path / "scores.root", "--threshold", "kaon=0.9")
     done = pidml("apply", given, "--bundle", tmp_path / "bundle", *options)
     assert done.returncode == 0, done.stderr
     found = read_provenance(tmp_path / "scores.root")
-    assert found["thresholds_pt"] == table | {"thresholds": bins | {"kaon": [0.9] * 3}}
+    by_hand = {key: each | {"kaon": 0.9} for key, each in rest.items()}
+    assert found["thresholds_pt"] == table | {"thresholds": bins | {"kaon": [0.9] * 3}} | by_hand
     assert found["thresholds"] == overall | {"kaon": 0.9}
     shown = dict(words[:2] for line in done.stdout.splitlines() if len(words := line.split()) > 1)
     assert shown["kaon"] == "0.9000"
-    used = (*bins["pion"], overall["pion"])
+    used = (*bins["pion"], overall["pion"] if outside is None else outside)
     assert shown["pion"] == f"{min(used):.4f}–{max(used):.4f}"
-    assert "3 bins from 0 to 5 GeV/c; outside them pion" in done.stdout
+    assert f"3 bins from 0 to 5 GeV/c; outside them pion {used[-1]:.4f}" in done.stdout
