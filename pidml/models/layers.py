@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,23 @@ class Dropout(nn.Module):
 
 
 def perceptron(inputs: int, hidden: Sequence[int], dropout: float) -> tuple[nn.Sequential, int]:
-    """Return hidden layers (affine map, ReLU, dropout) and the width of the last one."""
+    """Return hidden layers (affine map, ReLU, dropout) and the width of the last one.
+
+    A dropout of 0 is a layer as well, so that the names of weights do not depend on it.
+    """
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(inputs, width), nn.ReLU()]
-        if dropout > 0:
-            layers.append(Dropout(dropout))
+        layers += [nn.Linear(inputs, width), nn.ReLU(), Dropout(dropout)]
         inputs = width
-    return nn.Sequential(*layers), inputs
+    result = nn.Sequential(*layers)
+    result.register_load_state_dict_pre_hook(_renumber)  # type: ignore[no-untyped-call]
+    return result, inputs
+
+
+def _renumber(layers: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:  # noqa: ARG001
+    """Give weights the names of today that were written when a dropout of 0 was no layer: 0, 2, 4 become 0, 3, 6."""
+    if f"{prefix}2.weight" not in state:  # today the third layer is a dropout, which has no weights
+        return
+    own = {name: name.removeprefix(prefix).split(".", 1) for name in state if name.startswith(prefix)}
+    moved = {f"{prefix}{int(number) // 2 * 3}.{kind}": state.pop(name) for name, (number, kind) in own.items()}
+    state.update(moved)

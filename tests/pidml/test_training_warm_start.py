@@ -51,6 +51,89 @@ def test_training_starts_where_the_other_ended(prepared, first, architecture):
     )
 
 
+def with_dropout(job, dropout):
+    """Return the job with this dropout, and with at least two layers wherever there are hidden layers."""
+    layers = {"embed_hidden": (16, 12, 10), "pool_hidden": (8, 6), "head_hidden": (12, 10)}
+    return job.model_copy(update={"model": job.model.model_copy(update=layers | {"dropout": dropout})})
+
+
+def certainties(prepared, network):
+    features = prepared.scaling.apply(np.asarray(prepared.split("test").features))
+    return torch.sigmoid(network.eval()(torch.from_numpy(features))).detach().numpy()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.1), (0.1, 0.0)])
+def test_another_dropout_starts_from_the_same_certainties(prepared, tmp_path, architecture, before, after):
+    out = tmp_path / "out"
+    out.mkdir()
+    job = with_dropout(small_job(architecture, max_epochs=1), before)
+    train(prepared, job, TARGET_NAMES, tmp_path / "work", out)
+    export_bundle([out], prepared, job, tmp_path / "bundle")
+    best = torch.load(tmp_path / "work" / CHECKPOINT, weights_only=True)["callbacks"]["Recorder"]["best_state"]
+    for place in (out, out / "model.pt", tmp_path / "bundle", tmp_path / "work" / CHECKPOINT):
+        networks = [
+            initial_network(prepared, with_dropout(small_job(architecture, warm_start=str(place)), p), TARGET_NAMES)
+            for p in (before, after)
+        ]
+        same, other = (certainties(prepared, network) for network in networks)
+        np.testing.assert_array_equal(other, same)
+        if place.name == CHECKPOINT:
+            assert all(torch.equal(value, best[name]) for name, value in networks[1].state_dict().items())
+        else:
+            np.testing.assert_array_equal(other, load_classifier(out).module.eval()(
+                torch.from_numpy(prepared.scaling.apply(np.asarray(prepared.split("test").features)))
+            ).detach().numpy())  # fmt: skip
+
+
+def as_once_written(state):
+    """Name weights as they were when a dropout of 0 was no layer: every third number is every second one."""
+    renamed = {}
+    for name, value in state.items():
+        *place, number, kind = name.split(".")
+        if place and place[-1] in ("hidden", "rest", "head", "0") and number.isdigit():
+            number = str(int(number) // 3 * 2)
+        renamed[".".join([*place, number, kind]) if number else name] = value
+    return renamed
+
+
+@pytest.mark.parametrize("architecture", ["masked-mlp", "attention", "mlp"])
+def test_weights_without_dropout_of_earlier_versions_are_read(prepared, tmp_path, architecture):
+    out, old = tmp_path / "out", tmp_path / "old"
+    out.mkdir()
+    old.mkdir()
+    train(prepared, with_dropout(small_job(architecture, max_epochs=1), 0.0), TARGET_NAMES, tmp_path / "work", out)
+    content = torch.load(out / "model.pt", weights_only=True)
+    renamed = {name: content["state"][name] for name in content["state"] if name.count(".") == 0}
+    renamed |= as_once_written({name: value for name, value in content["state"].items() if "." in name})
+    assert len(renamed) == len(content["state"])
+    assert renamed.keys() != content["state"].keys()
+    torch.save(content | {"state": renamed}, old / "model.pt")
+    features = prepared.split("test").features
+    np.testing.assert_array_equal(load_classifier(old).predict(features), load_classifier(out).predict(features))
+    for dropout in (0.0, 0.1):
+        job = with_dropout(small_job(architecture, warm_start=str(old)), dropout)
+        state = initial_network(prepared, job, TARGET_NAMES).state_dict()
+        assert all(torch.equal(value, content["state"][name]) for name, value in state.items())
+
+
+def test_weights_of_other_names_or_shapes_are_refused_with_the_difference(prepared, first, tmp_path):
+    content = torch.load(first["masked-mlp"] / "out" / "model.pt", weights_only=True)
+    path = tmp_path / "model.pt"
+
+    def refused(**state):
+        own = {name: value for name, value in (content["state"] | state).items() if value is not None}
+        torch.save(content | {"state": own}, path)
+        with pytest.raises(WarmStartError) as error:
+            initial_network(prepared, small_job(warm_start=str(path)), TARGET_NAMES)
+        assert "state_dict" not in str(error.value)
+        return str(error.value)
+
+    assert "output.bias is (5,) there, (6,) here" in refused(**{"output.bias": torch.zeros(5)})
+    assert "output.bias is not there" in refused(**{"output.bias": None})
+    assert "output.gain is there alone" in refused(**{"output.gain": torch.zeros(5)})
+
+
 def test_a_warm_start_is_ahead_of_a_cold_one(prepared, first, tmp_path):
     settings = {"max_epochs": 1, "schedule": "constant", "learning_rate": 1e-3}
     losses = {}
@@ -128,6 +211,24 @@ def test_what_does_not_fit_is_refused_with_the_difference(prepared, first, tmp_p
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 not a model")
     with pytest.raises(WarmStartError, match="holds no weights that can be read"):
         initial_network(prepared, small_job(warm_start=str(tmp_path / "model.pt")), TARGET_NAMES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"species: pion\n", b"", b"PK\x03\x04 half a file", b"\x80\x04\x95 pickled", [1], {"a": 1}, {"pidml": 1}],
+)
+def test_a_file_without_weights_is_said_to_be_none_in_plain_words(prepared, tmp_path, content):
+    path = tmp_path / "model.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WarmStartError, match="holds no weights that can be read") as error:
+        initial_network(prepared, small_job(warm_start=str(path)), TARGET_NAMES)
+    said = str(error.value)
+    assert "name a model.pt, a last.ckpt, a bundle" in said
+    assert len(said) < 600
+    assert not any(word in said for word in ("weights_only", "issue", "arbitrary"))
 
 
 def test_what_is_not_there_is_named(tmp_path):
