@@ -8,7 +8,9 @@ column and track stays in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from pidml import tracks
 from pidml.data.prepared import PreparedDataset, Split, rows_of
+from pidml.errors import TrainingError
 from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest, joined, tree
 from pidml.models.trees import Link, Trees
@@ -27,11 +30,13 @@ from pidml.training.fit import Fit
 from pidml.training.fitters import library
 from pidml.training.labels import class_indices, species_counts
 from pidml.training.memory import out_of_memory
-from pidml.training.objective import output_count
+from pidml.training.objective import loss, output_count
 from pidml.training.record import AfterEpoch
 from pidml.training.weights import sample_weights
 
 _ROWS = 250_000
+#: Tracks that must be drawn for a round on average, at least: with fewer there may be a round without any.
+_LEAST_DRAWN = 20
 
 
 def fit(
@@ -42,13 +47,42 @@ def fit(
 
     Raises:
         ToolMissing: XGBoost is not installed.
+        TrainingError: ``model.track_fraction`` leaves too few tracks for a round, or XGBoost cannot grow trees.
         OutOfMemory: memory does not suffice.
     """
-    with out_of_memory(
-        f"while trees grew on {len(prepared.split('train'))} tracks",
-        "use a machine with more memory; fewer tracks (preparation.max_tracks) need less, and so do lower trees",
+    _check_drawn(job.model.track_fraction, len(prepared.split("train")))
+    with (
+        _xgboost_named(),
+        out_of_memory(
+            f"while trees grew on {len(prepared.split('train'))} tracks",
+            "use a machine with more memory; fewer tracks (preparation.max_tracks) need less, and so do lower trees",
+        ),
     ):
         return fit_blocks(_Boosting(prepared, job, species), prepared, job, species, work_dir, after_epoch)
+
+
+def _check_drawn(fraction: float, total: int) -> None:
+    if fraction < 1 and fraction * total < _LEAST_DRAWN:
+        least = f"model.track_fraction to {_LEAST_DRAWN / total:.2g} or more, " if total > _LEAST_DRAWN else ""
+        raise TrainingError(
+            f"model.track_fraction: {fraction:g} of {total:,} training tracks leaves {fraction * total:.3g} tracks per "
+            f"round, at least {_LEAST_DRAWN} are needed",
+            f"raise {least}or give more tracks" if least else "set model.track_fraction: 1, or give more tracks",
+        )
+
+
+@contextmanager
+def _xgboost_named() -> Iterator[None]:
+    """Name XGBoost's own errors by the first line of what it says, without its stack and the places in its source."""
+    failed = library("xgboost", "xgboost", "boosted-trees").core.XGBoostError
+    try:
+        yield
+    except failed as error:
+        said = re.sub(r"^\[[\d:]+\] \S+: ", "", (str(error).strip().splitlines() or ["nothing"])[0])
+        raise TrainingError(
+            f"XGBoost cannot grow boosted trees: {said}",
+            "compare the settings of `model` with their defaults (`pidml spec`): track_fraction, depth, shrinkage",
+        ) from error
 
 
 class _Boosting:
@@ -71,7 +105,7 @@ class _Boosting:
         table = sample_weights(prepared, job.training, self.species, draws=False)
         self.weights = self._weights(train, table)
         self.train.set_weight(self.weights)
-        self.validation.set_weight(self._weights(prepared.split("validation"), table))
+        self.validation_weights = self._weights(prepared.split("validation"), table)
         self.booster = self.xgboost.Booster(self._parameters(), [self.train, self.validation])
 
     def grow(self, block: int) -> None:
@@ -90,13 +124,25 @@ class _Boosting:
             self.train.set_weight(self.weights * drawn)
 
     def losses(self) -> tuple[float, float]:
-        """Return training and validation loss."""
-        self.train.set_weight(self.weights)
-        text = self.booster.eval_set([(self.train, "train"), (self.validation, "validation")])
-        values = [float(part.rpartition(":")[2]) for part in text.split("\t")[1:]]
-        # With yes-or-no questions XGBoost gives the mean over the species, the loss is the sum.
-        factor = len(self.species) if self.binary else 1
-        return factor * values[0], factor * values[1]
+        """Return training and validation loss.
+
+        XGBoost's own metric is made of probabilities in float32, where 1 − p is 0 beyond a logit of 17; it takes 1e-16
+        then, and so a loss that does not depend on how wrong the logit is. This one is made of the logits, which
+        XGBoost has at hand for both samples.
+        """
+        return (
+            self._loss("train", self.train, self.weights),
+            self._loss("validation", self.validation, self.validation_weights),
+        )
+
+    def _loss(self, name: str, table: Any, weights: NDArray[np.float32]) -> float:
+        logits = self.booster.predict(table, output_margin=True).reshape(len(weights), self.outputs)
+        sample, objective, total = self.prepared.split(name), self.job.training.objective, 0.0
+        for rows in sample.chunks(_ROWS):
+            classes = torch.from_numpy(class_indices(rows_of(sample.pdg, rows), self.species))
+            part, weight = (torch.from_numpy(each[rows]).double() for each in (logits, weights))
+            total += float(loss(objective, part, classes, weight)) * len(part)
+        return total / float(weights.sum(dtype=np.float64))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the trees in XGBoost's own format."""
@@ -131,7 +177,6 @@ class _Boosting:
             "seed": self.job.seed,
             "nthread": torch.get_num_threads(),
             "objective": "binary:logistic" if self.binary else "multi:softprob",
-            "eval_metric": "logloss" if self.binary else "mlogloss",
             "verbosity": 1,
         }
         return parameters if self.binary else parameters | {"num_class": self.outputs}

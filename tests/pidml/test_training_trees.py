@@ -13,7 +13,7 @@ from support.prepared_data import write_prepared
 from support.small_training import small_job
 
 from pidml import tracks
-from pidml.errors import Interrupted, ToolMissing
+from pidml.errors import Interrupted, ToolMissing, TrainingError
 from pidml.species import TARGET_NAMES, TARGETS
 from pidml.training import load_classifier, train
 from pidml.training.fit import fingerprint
@@ -176,6 +176,28 @@ def test_losses_are_means_with_the_weights(prepared, tmp_path, architecture, obj
             each = [float(loss(objective, logits[[at]], torch.from_numpy(classes[[at]]))) for at in range(len(classes))]
         assert told == pytest.approx(np.average(each, weights=weights), rel=1e-4)
         assert abs(np.mean(each) / told - 1) > 0.05  # without the weights it is another loss
+
+
+@pytest.mark.parametrize("objective", ["binary", "softmax"])
+def test_the_recorded_loss_of_large_logits_is_that_of_the_certainties(prepared, tmp_path, objective):
+    """Deep trees at full steps are wrong by logits of hundreds; XGBoost's metric stops at 1e-16."""
+    job = small("boosted-trees", {"rounds": 20, "depth": 16, "shrinkage": 1.0}, objective=objective)
+    summary, _ = trained(prepared, tmp_path, job)
+    assert summary.calibration.loss_before == pytest.approx(summary.validation_loss, rel=1e-4)
+
+
+def test_too_few_tracks_for_a_round_are_refused_with_numbers(prepared, tmp_path):
+    with pytest.raises(TrainingError, match=r"model\.track_fraction: 0\.001 of 5,000 .* leaves 5 tracks") as error:
+        trained(prepared, tmp_path, small("boosted-trees", {"track_fraction": 0.001}))
+    assert "raise model.track_fraction to 0.004 or more" in str(error.value)
+    trained(prepared, tmp_path / "enough", small("boosted-trees", {"track_fraction": 0.004, "rounds": 10}))
+
+
+def test_what_xgboost_refuses_is_named_in_a_line(prepared, tmp_path):
+    job = small("boosted-trees", {"shrinkage": -1.0})  # a specification would not let this through
+    with pytest.raises(TrainingError, match=r"XGBoost cannot grow boosted trees: .*-1") as error:
+        trained(prepared, tmp_path, job)
+    assert not any(word in str(error.value) for word in ("Stack trace", "/workspace", "libxgboost"))
 
 
 def test_settings_that_trees_do_not_read_change_nothing(prepared, tmp_path):
