@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Train(UsesPrepared, RemoteWorkflow):
     """Train one network with six outputs, or (``model.heads: separate``) one network per species in a branch each."""
 
-    version = 4
+    version = 5
     reads = ("model", "training", "dataset.derive", "adaptation", "seed")
     uploads: ClassVar[tuple[tuple[str, str], ...]] = (
         ("*.csv", "log"),

@@ -122,7 +122,7 @@ def _facts(
         "opset": job.export.opset,
         "ir_version": job.export.ir_version,
         "features": list(classifier.scaling.names),
-        "training": classifier.taught.as_json(),
+        "training": classifier.taught.as_json() | {"notices": list(classifier.notices)},
         "momentum_limits": {"tof": limits.get("tof", default.tof), "trd": limits.get("trd", default.trd)},
         "species": [
             {

@@ -268,7 +268,7 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
         return None
     from pidml.plots import training as plots
 
-    histories, best, facts = {}, {}, []
+    histories, best, facts, notices = {}, {}, [], []
     for step, folder in folders.items():
         record = read_json(folder / "training.json")
         names = record["species"]
@@ -278,6 +278,7 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
         except (OSError, ValueError) as error:
             raise CorruptFile(f"{folder / 'history.csv'}: {error}", "rerun Train") from error
         best[name] = record["best_epoch"]
+        notices += record.get("notices", [])
         shown = {key: write(record[key]) for key, _, write in _TRAINING_FACTS}
         if adaptation := record.get("adaptation"):
             shown |= {key: write(adaptation[key]) for key, _, write in _ADAPTATION_FACTS}
@@ -288,7 +289,7 @@ def training(folders: Mapping[str, Path]) -> dict[str, Any] | None:
     if adapted := {name: rows for name, rows in histories.items() if "domain_accuracy" in rows}:
         figures.append(image(plots.domains(adapted), "Adaptation to experimental data", _DOMAIN_CAPTION))
         rows += [(key, text) for key, text, _ in _ADAPTATION_FACTS]
-    return {"figures": figures, "facts": facts, "rows": rows}
+    return {"figures": figures, "facts": facts, "rows": rows, "notices": list(dict.fromkeys(notices))}
 
 
 def response(folder: Path | None) -> dict[str, Any] | None:

@@ -55,7 +55,8 @@ DEPLOYED_FIELDS: tuple[DeployedField, ...] = (
     ),
     _count("bs", "Batch size", 512, 1024, "Tracks per optimiser step."),
     _count("max_epochs", "Maximum number of epochs", 40, 1000, "Training ends after this many passes at the latest."),
-    DeployedField("dropout", "Dropout", "float64", 0.1, 0, 1, 0.01, "Fraction of activations dropped in training."),
+    # Deployed forms go to 1, with which a network would see nothing; such tasks are refused.
+    DeployedField("dropout", "Dropout", "float64", 0.1, 0, 0.99, 0.01, "Fraction of activations dropped in training."),
     DeployedField(
         "gamma", "Learning-rate decay", "float64", 0.9, 0, 1, 0.001, "Factor on the learning rate after every epoch."
     ),

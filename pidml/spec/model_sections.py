@@ -29,7 +29,7 @@ class Model(Section):
         "boosted-trees, random-forest: decision trees",
     )
     heads: Literal["shared", "separate"] = setting("shared", "one network with six outputs, or six networks")
-    dropout: Real = setting(0.1, "probability of dropping an activation in training", ge=0, le=1)
+    dropout: Real = setting(0.1, "probability of dropping an activation in training", ge=0, lt=1)
     hidden: Counts = setting(
         (128, 128, 128), "masked-mlp, ensemble, mlp: widths of the hidden layers", min_length=1, max_length=16
     )

@@ -100,6 +100,7 @@ class Classifier:
         architecture: name of the networks' architecture.
         parameters: number of trained parameters, all networks together.
         taught: what their training sample taught them.
+        notices: what was said of their trainings, once each.
     """
 
     species: tuple[str, ...]
@@ -109,6 +110,7 @@ class Classifier:
     architecture: str
     parameters: int
     taught: Taught
+    notices: tuple[str, ...] = ()
 
     @torch.inference_mode()
     def predict(self, features_raw: NDArray[np.float32], batch: int | None = None) -> NDArray[np.float32]:
@@ -129,9 +131,10 @@ class Classifier:
 
 def save_model(
     directory: Path, network: Network, model: Model, objective: Objective, species: Sequence[str], scaling: Scaling,
-    taught: Taught, derived: Sequence[Derived] = (),
+    taught: Taught, derived: Sequence[Derived] = (), notices: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Write ``model.pt``: weights, settings, species, features, scaling, what the training taught, derived columns.
+    """Write ``model.pt``: weights, settings, species, features, scaling, what the training taught, derived columns and
+    notices.
 
     Constants of raw features far from order 1 are there only if there are any. All are plain values that load safely.
     """
@@ -146,6 +149,7 @@ def save_model(
         "standardised": list(scaling.standardised),
         "taught": taught.as_json(),
         "derived": [each.state() for each in derived],
+        "notices": list(notices),
         "state": network.state_dict(),
         **({"spread": {name: list(each) for name, each in network.spread.items()}} if network.spread else {}),
     }
@@ -184,11 +188,13 @@ def load_classifier(directories: Path | str | Sequence[Path | str]) -> Classifie
     taught = Taught.from_json(first["features"], first["taught"])
     hiding = Hiding(taught, tuple(first["mean"]), tuple(first["std"]))
     parts = [Certainty(n, content["objective"], hiding) for n, content in zip(networks, contents, strict=True)]
+    # Models written before trainings had notices of their own have those of their sample.
+    notices = [line for content in contents for line in content.get("notices", taught.notices())]
     widths = [len(content["species"]) for content in contents]
     module = Together(parts, [names.index(name) for name in species], widths).eval()
     return Classifier(
         species, scaling, module, min(network.evaluation_batch for network in networks), first["model"]["architecture"],
-        sum(network.parameter_count for network in networks), taught,
+        sum(network.parameter_count for network in networks), taught, tuple(dict.fromkeys(notices)),
     )  # fmt: skip
 
 

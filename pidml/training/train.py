@@ -32,9 +32,9 @@ from pidml.training.fit import POOL_ROWS, Fit
 from pidml.training.fitters import fitter
 from pidml.training.labels import check_labels, class_indices
 from pidml.training.memory import out_of_memory
+from pidml.training.notices import chance_notices, notices_before
 from pidml.training.objective import Objective, certainty
 from pidml.training.record import AfterEpoch
-from pidml.training.undersampling import undersampling_notices
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class TrainingSummary:
         thresholds: certainty from which a track is accepted, per species.
         validation_f1: F1 on the validation sample at that threshold.
         adaptation: how alike the domains became, if the network was adapted.
+        notices: what a user should know: what was not taught, or not learned.
     """
 
     species: tuple[str, ...]
@@ -79,6 +80,7 @@ class TrainingSummary:
     thresholds: dict[str, float]
     validation_f1: dict[str, float]
     adaptation: AdaptationSummary | None = None
+    notices: tuple[str, ...] = ()
 
 
 @out_of_memory("in a training", "use a machine with more memory, or fewer tracks (preparation.max_tracks)")
@@ -136,11 +138,10 @@ def train(
     check_experimental(job, prepared, experimental)
     _check_derived(job, derived)
     taught = Taught.by(prepared.survey("train"))
-    notices = [*taught.notices(), *undersampling_notices(taught, job.training)]
+    notices = notices_before(taught, job)
     if job.adaptation.active and experimental is not None:
         notices += check_domains(prepared, experimental, job.training.undersample)
-    for line in notices:
-        logger.warning("%s", line)
+    _warn(notices)
     fit = fitter(job.model.architecture)
     result = fit(
         prepared, job, species, work_dir, pool_rows=pool_rows, after_epoch=after_epoch, experimental=experimental,
@@ -150,17 +151,25 @@ def train(
     result.network.settle(taught)
     with explained(out_dir):
         calibration, certainties = _calibrated(prepared, result.network, job.training.objective, species, taught)
-        thresholds, f1 = _best_f1(prepared, certainties, species)
+        classes = class_indices(np.asarray(prepared.split("validation").pdg[: len(certainties)]), species)
+        thresholds, f1 = _best_f1(classes, certainties, species)
+        _warn(chance := list(chance_notices(classes, certainties, species)))
+        notices += chance
         np.save(out_dir / CERTAINTY_FILE, certainties)
         objective, scaling = job.training.objective, prepared.scaling
-        save_model(out_dir, result.network, job.model, objective, species, scaling, taught, derived)
+        save_model(out_dir, result.network, job.model, objective, species, scaling, taught, derived, notices)
         write_json(out_dir / "thresholds.json", thresholds)
         write_text(out_dir / "history.csv", result.record.csv())
         adaptation = _adaptation_summary(result, job, experimental)
         wall = time.perf_counter() - started
-        summary = _summary(result, species, calibration, thresholds, f1, adaptation, wall)
+        summary = _summary(result, species, calibration, thresholds, f1, adaptation, notices, wall)
         write_json(out_dir / "training.json", asdict(summary))
     return summary
+
+
+def _warn(notices: Sequence[str]) -> None:
+    for line in notices:
+        logger.warning("%s", line)
 
 
 def _check_derived(job: JobSpec, derived: Sequence[Derived]) -> None:
@@ -191,17 +200,16 @@ def _calibrated(
 
 
 def _best_f1(
-    prepared: PreparedDataset, certainties: NDArray[np.float32], species: Sequence[str]
+    classes: NDArray[np.int64], certainties: NDArray[np.float32], species: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return per species the threshold of the largest F1, and that F1."""
-    classes = class_indices(np.asarray(prepared.split("validation").pdg[: len(certainties)]), species)
     chosen = {name: best_f1_threshold(classes == index, certainties[:, index]) for index, name in enumerate(species)}
     return {name: threshold for name, (threshold, _) in chosen.items()}, {name: f1 for name, (_, f1) in chosen.items()}
 
 
 def _summary(
     result: Fit, species: Sequence[str], calibration: Calibration, thresholds: dict[str, float], f1: dict[str, float],
-    adaptation: AdaptationSummary | None, wall_seconds: float,
+    adaptation: AdaptationSummary | None, notices: Sequence[str], wall_seconds: float,
 ) -> TrainingSummary:  # fmt: skip
     rows = result.record.rows
     return TrainingSummary(
@@ -220,6 +228,7 @@ def _summary(
         thresholds=thresholds,
         validation_f1=f1,
         adaptation=adaptation,
+        notices=tuple(notices),
     )
 
 

@@ -121,9 +121,10 @@ def test_a_queued_form_becomes_the_deployed_configuration(server, browser, machi
         ({"configuration-bs": "1025"}, "from 1 to 1024"),
         ({"configuration-bs": "1e2"}, "from 1 to 1024"),
         ({"configuration-bs": "٣"}, "from 1 to 1024"),
-        ({"configuration-dropout": "nan"}, "from 0 to 1"),
-        ({"configuration-dropout": "1" * 400}, "from 0 to 1"),
-        ({"configuration-dropout": HOSTILE}, "from 0 to 1"),
+        ({"configuration-dropout": "1"}, "from 0 to 0.99"),  # would drop everything
+        ({"configuration-dropout": "nan"}, "from 0 to 0.99"),
+        ({"configuration-dropout": "1" * 400}, "from 0 to 0.99"),
+        ({"configuration-dropout": HOSTILE}, "from 0 to 0.99"),
         ({"configuration-d_model": "33"}, "multiple of the number of heads"),
     ],
 )

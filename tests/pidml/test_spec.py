@@ -84,6 +84,7 @@ def test_ends_of_the_deployed_ranges_are_accepted_and_what_lies_beyond_is_not(fi
         ({"training": {"max_epochs": 0}}, "training.max_epochs = 0: input should be greater than or equal to 1"),
         ({"model": {"d_model": 33}}, "d_model = 33 must be a multiple of num_heads = 2"),
         ({"model": {"dropout": float("nan")}}, "model.dropout = nan"),
+        ({"model": {"dropout": 1.0}}, "model.dropout = 1.0: input should be less than 1"),
         ({"dataset": {"files": ["../x.root"]}}, "'..' is not allowed"),
         ({"dataset": {"files": ["a\nb.root"]}}, "control characters"),
         ({"dataset": {"files": ["a.root", "a.root"]}}, "files named twice: a.root"),

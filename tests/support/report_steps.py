@@ -46,6 +46,7 @@ def write_training(folder: Path, names: tuple[str, ...] = species.TARGET_NAMES) 
         Calibration((1.0,), (0.0,), 0.2, 0.2),
         dict.fromkeys(names, 0.5),
         {},
+        notices=(f"kaon: certainties are no better than chance {HOSTILE}",),
     )
     (folder / "training.json").write_text(json.dumps(dataclasses.asdict(summary)))
     (folder / "thresholds.json").write_text(json.dumps(summary.thresholds))
