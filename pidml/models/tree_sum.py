@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ class TreeSum:
     """
 
     def __init__(self, forest: Forest, columns: int, outputs: int) -> None:
-        self.forest, self.outputs, self.depth = forest, outputs, forest.depth()
+        self.forest, self.columns, self.outputs, self.depth = forest, columns, outputs, forest.depth()
+        self._groups: list[TreeSum] = []
         # Columns come twice, NaN as −inf and as +inf, so that one comparison decides.
         aside = np.where(forest.missing_first, 0, columns)
         self._column = torch.from_numpy(forest.feature.astype(np.int64) + aside)
@@ -38,8 +40,21 @@ class TreeSum:
 
     def __call__(self, columns: Tensor) -> Tensor:
         """Return the sums, float32 ``(batch, outputs)``, of columns ``(batch, columns)``; differentiates nothing."""
+        if self._groups and torch.onnx.is_in_onnx_export():
+            return torch.stack([group(columns) for group in self._groups]).sum(dim=0)
         result: Tensor = _Operator.apply(columns, self)  # type: ignore[no-untyped-call]
         return result
+
+    def group(self, nodes: int) -> None:
+        """Export an operator for each group of trees with about so many nodes, and the sum of the groups.
+
+        Runtimes send each track through all trees of an operator before the next track. Trees that fit a core's cache
+        together are faster then, if many tracks are evaluated at once.
+        """
+        number = (self.forest.roots // nodes).tolist()
+        bounds = [*(at for at, each in enumerate(number) if at == 0 or each != number[at - 1]), len(number)]
+        parts = [self.forest.trees(start, stop) for start, stop in itertools.pairwise(bounds)]
+        self._groups = [TreeSum(part, self.columns, self.outputs) for part in parts] if len(parts) > 1 else []
 
     def evaluate(self, columns: Tensor) -> Tensor:
         """Return the sums; see :meth:`__call__`."""

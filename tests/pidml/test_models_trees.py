@@ -77,7 +77,7 @@ class Alone(torch.nn.Module):
         return self.evaluated(rows)
 
 
-def in_onnx(evaluated, rows):
+def in_onnx(evaluated, rows, operators=1):
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -87,6 +87,7 @@ def in_onnx(evaluated, rows):
         )  # fmt: skip
     model = onnx.load_from_string(stream.getvalue())
     onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("TreeEnsembleRegressor") == operators
     session = ort.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"rows": row[None]})[0] for row in rows])
 
@@ -111,6 +112,18 @@ def test_tensors_and_onnx_follow_every_track_to_its_leaves(seed, everywhere):
     parts = [TreeSum(forest.trees(*each), COLUMNS, 3) for each in ((0, 2), (2, 3), (3, 9))]
     together = sum(part.evaluate(torch.from_numpy(rows)) for part in parts)
     np.testing.assert_allclose(together, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_trees_in_groups_add_up_to_the_same(everywhere):
+    rng = np.random.default_rng(5)
+    grown = [random_tree(rng, ALL_OUTPUTS if everywhere else index % 3, splits=index) for index in range(7)]
+    evaluated, rows = TreeSum(joined(tree(**own) for own in grown), COLUMNS, 3), some_rows(rng, 60)
+    expected = in_onnx(evaluated, rows)
+    for nodes, operators in ((1, 7), (20, 2), (1000, 1)):  # trees of 1, 3, 5, 7, 9, 11 and 13 nodes
+        evaluated.group(nodes)
+        np.testing.assert_allclose(in_onnx(evaluated, rows, operators), expected, atol=1e-6)
+        np.testing.assert_allclose(evaluated(torch.from_numpy(rows)), expected, atol=1e-6)
 
 
 def test_many_tracks_are_looked_at_in_parts(monkeypatch):
