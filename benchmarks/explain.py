@@ -29,7 +29,7 @@ PRESETS: dict[str, tuple[int, int, dict[str, dict[str, float]]]] = {
     "masked-mlp": (0, 1, {}),
     "attention": (0, 1, {}),
     "boosted-trees": (200_000, 0, {"model": {"shrinkage": 0.01}}),
-    "random-forest": (100_000, 0, {"training": {"patience": 100, "min_improvement": 0.0}}),
+    "random-forest": (200_000, 0, {"training": {"patience": 100, "min_improvement": 0.0}}),
 }
 TRACKS = 10_000
 
