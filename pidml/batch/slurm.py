@@ -7,12 +7,14 @@ States are those of ``squeue(1)`` and ``sacct(1)``, section JOB STATE CODES; rea
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
 from pidml.batch.commands import run_command
 from pidml.batch.journal import not_before
 from pidml.batch.status import Cause, JobStatus, State, explain_code
+from pidml.errors import BatchUnavailable, ToolMissing
 
 COMMANDS = ("sbatch", "squeue", "scancel")
 
@@ -126,12 +128,31 @@ def query(jobs: Sequence[int]) -> dict[int, JobStatus]:
     # A job that waits or runs is in the queue. What the accounting says of one that is not is a record that lags behind
     # or was never closed: Slurm's own word for it is a runaway job.
     over = (State.finished, State.failed)
-    return seen | {number: status for number, status in recorded.items() if status.state in over}
+    found = seen | {number: status for number, status in recorded.items() if status.state in over}
+    return found | {number: _with_code(number, found[number]) for number in ended if number in found}
 
 
 def _ended(status: JobStatus) -> bool:
     """Whether the accounting knows more about a job: it has ended by itself or was ended."""
     return status.state is State.failed and not status.remove
+
+
+def _with_code(number: int, status: JobStatus) -> JobStatus:
+    """Return a failed job's status with its exit code, which the controller knows before the accounting does."""
+    if status.state is not State.failed or status.cause is not Cause.task or status.code is not None:
+        return status
+    try:
+        shown = run_command(["scontrol", "--oneliner", "show", "job", str(number)], accept=["invalid job id"])
+    except (BatchUnavailable, ToolMissing):  # what is known suffices to go on; the code only explains it
+        return status
+    found = re.search(r"\bExitCode=(\d+):(\d+)", shown)
+    code = _code(*found.groups()) if found else 0
+    return classify("FAILED", code, node=status.node) if code else status
+
+
+def _code(code: str, signal: str) -> int:
+    """Return an exit code as a shell does: above 128 if a signal ended the script."""
+    return int(code or 0) or (128 + int(signal) if signal.isdigit() and int(signal) else 0)
 
 
 def parse_squeue(out: str) -> dict[int, JobStatus]:
@@ -165,8 +186,7 @@ def parse_sacct(out: str) -> dict[int, JobStatus]:
         if len(row) < 5 or not row[0].isdigit():
             continue
         code, _, signal = row[2].partition(":")
-        number = int(code or 0) or (128 + int(signal) if signal.isdigit() and int(signal) else 0)
-        found[int(row[0])] = classify(row[1], number, row[3], row[4])
+        found[int(row[0])] = classify(row[1], _code(code, signal), row[3], row[4])
     return found
 
 

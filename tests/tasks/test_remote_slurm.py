@@ -86,6 +86,18 @@ def test_a_node_that_does_not_see_the_store_is_told_from_others(
     assert probe(Site(workflow="slurm"), runs.store).python
 
 
+def test_the_exit_code_is_known_without_accounting(runs: Runs, slurm: RealSlurm) -> None:
+    commands = runs.folder / "bin"
+    commands.mkdir()
+    (commands / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    (commands / "sacct").chmod(0o755)
+    runs.write_job(files=1)
+    runs.write_site(setup=["exit 9"])
+    done = runs.run("--retries", "0", PATH=f"{commands}:{slurm.environment['PATH']}")
+    assert done.returncode == 40
+    assert "branch 0: the job script failed (exit code 9)" in done.stdout
+
+
 @pytest.mark.soak
 def test_a_job_over_its_time_gets_more(runs: Runs, slurm: RealSlurm) -> None:
     runs.write_job(files=1, time=0.01)

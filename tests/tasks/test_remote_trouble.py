@@ -149,6 +149,7 @@ def test_a_final_state_in_the_queue_counts_more_than_accounting_that_lags_behind
     done = farm.run("slurm", "--retries", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert farm.submissions() == ONCE | {2: 2}
+    assert "the task failed (exit code 60)" in done.stdout, "the controller knows the code before the accounting does"
 
 
 def test_a_job_held_for_its_disk_gets_more(farm: Farm) -> None:

@@ -1,4 +1,4 @@
-"""Stand-ins for sbatch, squeue, sacct, scancel and sinfo: the options, formats and messages that matter."""
+"""Stand-ins for sbatch, squeue, sacct, scancel, scontrol and sinfo: the options, formats and messages that matter."""
 
 from __future__ import annotations
 
@@ -128,6 +128,17 @@ def scancel(arguments: list[str]) -> None:
     spool.fail_if_down(_DOWN)
     for number in options(arguments)[1]:
         (spool.SPOOL / "cancel" / number).touch()
+
+
+def scontrol(arguments: list[str]) -> None:
+    """Show one job that the controller still knows."""
+    spool.fail_if_down(_DOWN)
+    assert arguments[:3] == ["--oneliner", "show", "job"], arguments
+    job = spool.load(arguments[3])
+    if job is None or (job["ended"] and time.time() - job["ended"] >= float(spool.setting("min_job_age", "300"))):
+        sys.exit("slurm_load_jobs error: Invalid job id specified")
+    print(f"JobId={job['id']} JobName={job['name']} JobState={job['state']} Reason={job['reason']} "
+          f"DerivedExitCode=0:0 ExitCode={job['code']}:{job['signal']} NodeList=node1")  # fmt: skip
 
 
 def sinfo(_: list[str]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from support.schedulers import spool
 
-_SLURM = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
+_SLURM = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")
 _CONDOR = ("condor_submit", "condor_q", "condor_history", "condor_rm", "condor_status", "condor_version")
 
 
