@@ -75,7 +75,7 @@ def test_no_more_jobs_than_allowed_are_in_the_queue(farm: Farm) -> None:
 
 def test_jobs_that_nobody_waits_for_are_collected_later(farm: Farm) -> None:
     for branch in range(7):
-        farm.fail(branch, "RUNNING:3")
+        farm.fail(branch, "RUNNING:10")
     done = farm.run("slurm", "--no-poll")
     assert len(farm.scheduler.jobs()) == 7, done.stdout + done.stderr
     assert farm.made() == 0

@@ -73,7 +73,7 @@ def test_what_a_killed_run_left_and_the_scheduler_lost_is_submitted(farm: Farm) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_whose_state_was_removed_finds_its_jobs_in_the_queue(farm: Farm, kind: str) -> None:
     for branch in range(4):
-        farm.fail(branch, "RUNNING:6")
+        farm.fail(branch, "RUNNING:12")
     farm.kill_one_that(kind, "polling")
     for known in farm.store.glob("DownloadAOD/*.work/*_jobs_*.json"), farm.store.glob("DownloadAOD/*.work/*.jsonl"):
         next(known).unlink()
