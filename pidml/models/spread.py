@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 LARGEST = 8.0
 #: Raw features whose values are far from order 1, with the factor that brings them there.
 FACTORS = {"fTRDPattern": 1 / 64}
-#: Training tracks that constants are taken of: the first ones (the sample's order is random).
-_TRACKS = 200_000
+#: Training tracks that are looked at to arrange a network's inputs: the first ones (the sample's order is random).
+INPUT_TRACKS = 200_000
 
 
 def spread_of(prepared: PreparedDataset) -> Spread:
@@ -37,7 +37,7 @@ def spread_of(prepared: PreparedDataset) -> Spread:
     }
     if not far:
         return {}
-    rows = rows_of(prepared.split("train").features, slice(0, _TRACKS))
+    rows = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
     columns = [names.index(name) for name in far]
     scaling = scaling_from(Moments.of(np.ascontiguousarray(rows[:, columns])), names, list(far))
     found = {}

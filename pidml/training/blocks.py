@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from pidml.atomic import atomic_file, write_text
-from pidml.data.prepared import PreparedDataset, rows_of
+from pidml.data.prepared import PreparedDataset
 from pidml.errors import Diverged, Interrupted
 from pidml.models import Inputs
 from pidml.models.tree_arrays import Forest
 from pidml.models.trees import Link, Trees
 from pidml.spec import JobSpec
-from pidml.training.fit import INPUT_TRACKS, Fit, fingerprint
+from pidml.training.fit import Fit, fingerprint, show_inputs
 from pidml.training.objective import output_count
 from pidml.training.record import CHECKPOINT, HISTORY, AfterEpoch, Epoch, Record, kept
 
@@ -101,8 +101,7 @@ def fit_blocks(
     network = Trees(job.model, Inputs.of(prepared.scaling), output_count(job.training.objective, len(species)))
     network.plant(grower.forest(record.best_epoch + 1), grower.link)
     network.offset.copy_(torch.from_numpy(grower.offset()))
-    sample = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
-    network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
+    show_inputs(network, prepared)
     return Fit(network.eval(), record, "cpu", resumed)
 
 

@@ -25,7 +25,7 @@ from pidml.data.prepared import PreparedDataset, rows_of
 from pidml.identity import digest
 from pidml.models import Inputs, Network, build
 from pidml.models.base import Derived
-from pidml.models.spread import spread_of
+from pidml.models.spread import INPUT_TRACKS, spread_of
 from pidml.response.files import state_digest
 from pidml.spec import JobSpec
 from pidml.training.adaptation import initial_adversary
@@ -44,8 +44,6 @@ from pidml.training.weights import group_counts, sample_weights
 
 logger = logging.getLogger(__name__)
 
-#: Training tracks that a network may look at to arrange its inputs: the first ones (the sample's order is random).
-INPUT_TRACKS = 200_000
 #: Tracks mixed at a time: where a sample is streamed, so many are in memory twice.
 POOL_ROWS = 2_000_000
 #: Lightning and PyTorch call what PyTorch has deprecated; it is not ours to change.
@@ -138,10 +136,15 @@ def initial_network(
         torch.manual_seed(job.seed)
         inputs = Inputs.of(prepared.scaling, derived, spread_of(prepared))
         network = build(job.model, inputs, output_count(job.training.objective, len(species)))
-    sample = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
     start_from(network, job, species, prepared.features)
-    network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
+    show_inputs(network, prepared)
     return network
+
+
+def show_inputs(network: Network, prepared: PreparedDataset) -> None:
+    """Let a network learn how to treat its inputs from the first training tracks."""
+    sample = rows_of(prepared.split("train").features, slice(0, INPUT_TRACKS))
+    network.learn_inputs(torch.from_numpy(prepared.scaling.apply(sample)))
 
 
 def fingerprint(

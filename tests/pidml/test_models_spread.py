@@ -63,7 +63,7 @@ def test_constants_are_found_for_a_feature_that_none_of_the_first_tracks_has(pre
     for name in ("pdg.npy", "aux.npy"):
         (tmp_path / "data" / "train" / name).symlink_to(prepared.path / "train" / name)
     np.save(tmp_path / "data" / "train" / "features.npy", features)
-    monkeypatch.setattr("pidml.models.spread._TRACKS", 20)
+    monkeypatch.setattr("pidml.models.spread.INPUT_TRACKS", 20)
     mean, std = spread_of(PreparedDataset.open(tmp_path / "data"))["fTRDSignal"]
     reduced = (features[:, SIGNAL] - mean) / std
     assert np.nanmax(np.abs(reduced)) == pytest.approx(1)

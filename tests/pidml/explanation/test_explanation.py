@@ -34,16 +34,6 @@ from pidml.training import load_classifier
 THRESHOLDS = np.full(6, 0.5)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return write_prepared(tmp_path_factory.mktemp("data") / "set", (3000, 500, 4000), seed=11)
-
-
-@pytest.fixture(scope="module")
-def sample(prepared):
-    return Sample.draw(prepared.split("test"), NAMES, 1500, seed=1)
-
-
 def test_the_sample_holds_every_pattern_and_tracks_that_are_alike_lack_the_same(sample, prepared):
     assert set(sample.pattern) == {0, 1, 2, 3}
     assert sorted(np.concatenate(sample.alike)) == list(range(1500))

@@ -8,20 +8,9 @@ import math
 import numpy as np
 import pytest
 from support.explained import NAMES, TPC, identifies, reads_all, reads_tpc_only, sample_of
-from support.prepared_data import write_prepared
 
 from pidml.explanation.sample import Sample
 from pidml.explanation.shapley import shapley_values
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return write_prepared(tmp_path_factory.mktemp("data") / "set", (3000, 500, 4000), seed=11)
-
-
-@pytest.fixture(scope="module")
-def sample(prepared):
-    return Sample.draw(prepared.split("test"), NAMES, 1500, seed=1)
 
 
 def shapley(predict, sample, chunk=400, background=8, seed=3):
