@@ -228,7 +228,7 @@ def _provenance(
             "architecture": bundle.manifest.get("architecture", ""),
         },
         "thresholds": {name: bundle.thresholds[name] for name in bundle.species},
-        # where there are bins, the thresholds above hold at most outside them: where nothing else is said of "outside"
+        # of bins of pT; "thresholds" then hold only outside them, and only if the table has no "outside" of its own
         **({"thresholds_pt": bundle.pt_table} if bundle.pt_table is not None else {}),
         "momentum_limits": asdict(bundle.limits),
         "inputs": [
